@@ -1,0 +1,50 @@
+"""What the service knows about the caller."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from handlers.encoding import to_json
+from models import me
+from models.database import Database, Row
+
+# Makes a streamed answer of JSON in chunks and headers; each host of the application has its own kind.
+Stream = Callable[[Iterator[bytes], dict[str, str]], Any]
+
+ATTACHMENT = {"Content-Disposition": 'attachment; filename="tasks-export.json"'}
+
+
+def get_me(database: Database, token_info: dict[str, Any]) -> dict[str, Any]:
+    """Return the caller; the token knows better than the database, for the issuer owns email and name."""
+    stored = me.summary(database, token_info["sub"])
+    return {
+        "id": token_info["sub"],
+        "email": token_info["email"] or stored["email"],
+        "name": token_info["name"] or stored["name"],
+        "tasks": {"pending": stored["pending"], "completed": stored["completed"]},
+    }
+
+
+def export_me(database: Database, user: str, stream: Stream) -> Any:
+    """Stream everything that is stored about the caller."""
+    return stream(_export(database, user, me.user(database, user)), ATTACHMENT)
+
+
+def delete_me(database: Database, user: str) -> tuple[None, int]:
+    """Erase the caller."""
+    me.erase(database, user)
+    return None, 204
+
+
+def _export(database: Database, user: str, stored: Row | None) -> Iterator[bytes]:
+    yield b'{"user":' + to_json(stored) + b',"tasks":['
+    yield from _items(me.tasks(database, user))
+    yield b'],"idempotency_keys":['
+    yield from _items(me.idempotency_keys(database, user))
+    yield b"]}"
+
+
+def _items(batches: Iterator[list[Row]]) -> Iterator[bytes]:
+    separator = b""
+    for batch in batches:
+        yield separator + b",".join(map(to_json, batch))
+        separator = b","

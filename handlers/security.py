@@ -1,0 +1,150 @@
+"""Who is calling: the function that the contract's `x-bearerInfoFunc` names, and the verifier behind it."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jwt
+from connexion.lifecycle import ConnexionRequest
+
+from handlers.key_set import ALGORITHMS, Key, KeySet
+
+logger = logging.getLogger(__name__)
+
+LEEWAY: Final = 5  # seconds that the clocks of issuer and service may differ
+MAX_TOKEN_LENGTH: Final = 8192  # characters
+MAX_SUBJECT_LENGTH: Final = 255  # characters, as in `users.id`
+MAX_CLAIM_LENGTH: Final = 1000  # characters of `email` and `name`
+
+
+KEY_ALGORITHMS: Final = {algorithm for possible in ALGORITHMS.values() for algorithm in possible}
+NOT_READABLE: Final = "The token is not a JSON Web Token that this service can read."
+
+
+class InvalidToken(Exception):
+    """The token is refused; the message is for the client."""
+
+
+async def bearer_info(token: str, request: ConnexionRequest) -> dict[str, Any]:
+    """Return the claims of a valid token; its `sub` becomes the handlers' `user`.
+
+    Raises InvalidToken, KeysUnavailable.
+    """
+    tokens: TokenVerifier = request.context["tokens"]
+    return await tokens.verify(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenVerifier:
+    """Verifies tokens that were signed with the shared secret (HS256) or with a key of the issuer (RFC 7515).
+
+    The algorithm is ours to choose, never the token's: the secret is for HS256 and nothing else, and each key of
+    `key_set` for the one algorithm that it is bound to.
+
+    Of tokens signed with the secret `issuer` and `audience` are required where they are set; one that carries `aud`
+    while no audience is configured is refused (RFC 7519, section 4.1.3). Of tokens signed with a key both are always
+    required, `origin` standing in for the one that is not set: the issuer signs other tokens with the same keys.
+    """
+
+    secret: str | None = None
+    key_set: KeySet | None = None
+    origin: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Return `sub`, `email` and `name`; the latter two are None where the token has no usable one.
+
+        Raises InvalidToken, KeysUnavailable.
+        """
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise InvalidToken(f"The token is longer than {MAX_TOKEN_LENGTH} characters.")
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, RecursionError, ValueError) as error:
+            raise InvalidToken(NOT_READABLE) from error
+        if header.get("alg") == "HS256" and self.secret:
+            return self._verify(token, Key("HS256", self.secret), self.issuer, self.audience)
+        if self.key_set is None or header.get("alg") not in KEY_ALGORITHMS:
+            raise InvalidToken("The token is not signed with an accepted algorithm.")
+        if not isinstance(header.get("kid"), str):
+            raise InvalidToken("The token does not name its key.")
+        key = await self.key_set.key(header["kid"])
+        if key is None:
+            raise InvalidToken("The token is signed with a key that its issuer does not have.")
+        return self._verify(token, key, self.issuer or self.origin, self.audience or self.origin, "iss", "aud")
+
+    def _verify(self, token: str, key: Key, issuer: str | None, audience: str | None, *required: str) -> dict[str, Any]:
+        try:
+            claims = jwt.decode(
+                token,
+                key.public_key,
+                algorithms=[key.algorithm],
+                issuer=issuer,
+                audience=audience,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iat", "sub", *required]},
+            )
+        except (jwt.PyJWTError, RecursionError, ValueError, TypeError) as error:
+            if isinstance(error, jwt.InvalidAudienceError):
+                self._warn_of_audience(audience)
+            raise InvalidToken(_explain(error)) from error
+        if audience is None and "aud" in claims:
+            self._warn_of_audience(audience)
+            raise InvalidToken("The token is for another audience.")
+        for name in ("exp", "iat", "nbf"):
+            if isinstance(claims.get(name, 0), bool | str):
+                raise InvalidToken(f"The claim {name} is not a number.")
+        if not _is_text(claims["sub"], MAX_SUBJECT_LENGTH):
+            raise InvalidToken(f"The claim sub is not a text of 1 to {MAX_SUBJECT_LENGTH} characters.")
+        return {
+            "sub": claims["sub"],
+            "email": claims.get("email") if _is_text(claims.get("email"), MAX_CLAIM_LENGTH) else None,
+            "name": claims.get("name") if _is_text(claims.get("name"), MAX_CLAIM_LENGTH) else None,
+        }
+
+    def sign(self, claims: dict[str, Any], lifetime: int) -> str:
+        """Return a token that this verifier accepts for `lifetime` seconds; for development and tests.
+
+        Raises ValueError without a secret.
+        """
+        if not self.secret:
+            raise ValueError("there is no secret to sign with")
+        now = int(time.time())
+        own = {"iss": self.issuer, "aud": self.audience, "iat": now, "exp": now + lifetime} | claims
+        return jwt.encode({name: value for name, value in own.items() if value is not None}, self.secret, "HS256")
+
+    @staticmethod
+    def _warn_of_audience(audience: str | None) -> None:
+        if audience is None:
+            logger.warning("a token was refused because it carries aud; set JWT_AUDIENCE to the audience to accept")
+        else:
+            logger.warning("a token was refused because its aud is not %r; JWT_AUDIENCE sets another", audience)
+
+
+def _is_text(value: Any, limit: int) -> bool:
+    """Tell whether PostgreSQL can store the value: text, not empty, no NUL, no lone surrogate."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= limit
+        and "\0" not in value
+        and not any("\ud800" <= character <= "\udfff" for character in value)
+    )
+
+
+_EXPLANATIONS: Final[dict[type[Exception], str]] = {
+    jwt.ExpiredSignatureError: "The token has expired.",
+    jwt.ImmatureSignatureError: "The token is not valid yet.",
+    jwt.InvalidSignatureError: "The token's signature is not valid.",
+    jwt.InvalidAlgorithmError: "The token is not signed with an accepted algorithm.",
+    jwt.InvalidAudienceError: "The token is for another audience.",
+    jwt.InvalidIssuerError: "The token is from another issuer.",
+    jwt.exceptions.InvalidSubjectError: "The claim sub is not a text.",
+}
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"The token has no claim {error.claim}."
+    return _EXPLANATIONS.get(type(error), NOT_READABLE)

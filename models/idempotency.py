@@ -1,0 +1,132 @@
+"""Idempotency keys: a key, the task that it created and the answer, stored in one statement or not at all.
+
+The semantics are those of draft-ietf-httpapi-idempotency-key-header, section 2.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Executable,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    not_,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, CodePoints, Instant
+from models.database import Database, Row, read
+from models.errors import ConstraintViolated, KeyInUse, KeyReused, LockTimeout
+from models.task import ANSWER, INSERT, NEW_USER, columns, owner
+
+LIFETIME = timedelta(hours=24)
+ATTEMPTS = 3
+SWEEP_SIZE = 10_000  # keys that one statement erases at the most
+
+
+class IdempotencyKey(Base):
+    """A key that a user sent with a new task."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        CheckConstraint("char_length(key) BETWEEN 1 AND 255", name="key_length"),
+        Index("ix_idempotency_keys_created", "created_at"),  # for the sweep, which crosses users
+    )
+
+    user_id: Mapped[str] = mapped_column(CodePoints, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(CodePoints, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as it was first answered
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    updated_at = None  # type: ignore[assignment]
+
+
+IS_EXPIRED = IdempotencyKey.created_at < func.now() - text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
+THE_KEY = (IdempotencyKey.user_id == bindparam("the_user"), IdempotencyKey.key == bindparam("the_key"))
+
+REPLAY = read(select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, not_(IS_EXPIRED)))
+EXPIRE = delete(IdempotencyKey).where(*THE_KEY, IS_EXPIRED).returning(IdempotencyKey.key)
+# Under the row-level security of this probe the statement sees expired keys of all users, and nothing else.
+EXPIRED_KEYS = "expired-keys"
+SWEEP = (
+    delete(IdempotencyKey)
+    .where(
+        tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(
+            select(IdempotencyKey.user_id, IdempotencyKey.key).where(IS_EXPIRED).limit(SWEEP_SIZE)
+        )
+    )
+    .returning(IdempotencyKey.key)
+)
+
+
+def create_task_once(
+    database: Database, claims: Mapping[str, Any], fields: Mapping[str, Any], key: str
+) -> tuple[Row, bool]:
+    """Store a new task and its key, or return the task that this key created; the second value tells which.
+
+    Raises KeyReused, KeyInUse.
+    """
+    user_id = claims["sub"]
+    fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+    parameters = {**owner(claims), "the_key": key, "fingerprint": fingerprint}
+    statement = _create_statement(fields)
+    for _ in range(ATTEMPTS):
+        try:
+            (row,) = database.rows(user_id, statement, parameters)
+            return row, False
+        except LockTimeout as error:
+            raise KeyInUse from error
+        except ConstraintViolated:  # the key is there, or the user was erased a moment ago
+            for found in database.rows(user_id, REPLAY, parameters):
+                if found["fingerprint"] != fingerprint:
+                    raise KeyReused from None
+                return as_answered(found["task"]), True
+            database.rows(user_id, EXPIRE, parameters)
+    raise KeyInUse
+
+
+def sweep(database: Database) -> int:
+    """Erase expired keys of all users, at the most SWEEP_SIZE, and return how many there were."""
+    return len(database.rows("", SWEEP, {}, probe=EXPIRED_KEYS))
+
+
+def _create_statement(fields: Mapping[str, Any]) -> Executable:
+    """Return the statement that stores the user where they are new, the task, and the key with the task's answer."""
+    new_task = INSERT.values(**columns(fields)).cte("new_task")
+    kept = (
+        insert(IdempotencyKey)
+        .from_select(
+            ["user_id", "key", "fingerprint", "task"],
+            select(
+                new_task.c.user_id,
+                bindparam("the_key", type_=CodePoints),
+                bindparam("fingerprint", type_=LargeBinary),
+                func.to_jsonb(literal_column("new_task")),
+            ),
+        )
+        .cte("kept")
+    )
+    answer = (new_task.c[column.key].label(column.key) for column in ANSWER)
+    return select(*answer).add_cte(NEW_USER, kept)
+
+
+def as_answered(task: Mapping[str, Any]) -> Row:
+    """Return a stored task as the row that it was made of."""
+    row = {column.key: task[column.key] for column in ANSWER}
+    for name in ("due_date", "created_at", "updated_at"):
+        row[name] = row[name] and datetime.fromisoformat(row[name])
+    return row

@@ -1,0 +1,161 @@
+"""The list of a user's tasks: filters, orders and pages, each list in one statement."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    ColumnExpressionArgument,
+    Executable,
+    Integer,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql
+
+from models.base import CodePoints, Instant
+from models.database import Database, Row, read
+from models.task import ANSWER, THE_USER, Task, fold, instant
+
+
+class Sort(NamedTuple):
+    """An order of the list: what it compares in each direction, and the direction that it has by itself."""
+
+    asc: ColumnElement[Any]
+    desc: ColumnElement[Any]
+    own: str
+
+
+# Tasks without a due date come last: in their place stands the end that each direction reaches last. It is CASE and not
+# coalesce(), which PostgreSQL takes for leaky and so keeps out of an index condition under row-level security.
+DUE_FIRST = case((Task.due_date.is_(None), literal_column("'infinity'", Instant)), else_=Task.due_date)
+DUE_LAST = case((Task.due_date.is_(None), literal_column("'-infinity'", Instant)), else_=Task.due_date)
+CREATED = Task.created_at.expression
+TITLE = Task.title_folded.expression
+
+SORTS = {
+    "created": Sort(CREATED, CREATED, "desc"),
+    "title": Sort(TITLE, TITLE, "asc"),
+    "due_date": Sort(DUE_FIRST, DUE_LAST, "asc"),
+}
+STATUSES: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
+    "all": (),
+    "pending": (not_(Task.completed),),
+    "completed": (Task.completed,),
+}
+SEARCHED = bindparam("q", type_=CodePoints)
+FILTERS: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
+    "priority": (Task.priority == func.any(bindparam("priority", type_=postgresql.ARRAY(CodePoints))),),
+    "due_from": (Task.due_date >= bindparam("due_from", type_=Instant),),
+    "due_to": (Task.due_date < bindparam("due_to", type_=Instant),),
+    "overdue": (Task.due_date < func.now(), not_(Task.completed)),
+    "q": (or_(func.strpos(Task.title_folded, SEARCHED) > 0, func.strpos(Task.description_folded, SEARCHED) > 0),),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What a list shows and in which order. `filters` has a value for each filter that applies."""
+
+    status: str
+    sort: str
+    order: str
+    filters: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, *, status: str, sort: str, order: str | None, **filters: Any) -> "Query":
+        """Make a query of a request's parameters; those that are None or false do not filter."""
+        return cls(
+            status=status,
+            sort=sort,
+            order=order or SORTS[sort].own,
+            filters={name: value for name, value in filters.items() if value},
+        )
+
+
+class Position(NamedTuple):
+    """Where a page ends: the sort key and the id of its last task. The next page begins behind it."""
+
+    key: str | None
+    id: str
+
+
+class Page(NamedTuple):
+    """Tasks, and the position to go on from where there are more."""
+
+    rows: list[Row]
+    end: Position | None
+
+
+def list_tasks(database: Database, user_id: str, query: Query, limit: int, after: Position | None) -> Page:
+    """Return at most `limit` of the user's tasks that the query asks for, from behind `after` on."""
+    statement = _statement(query.status, query.sort, query.order, frozenset(query.filters), after is not None)
+    parameters = {"the_user": user_id, "limit": limit + 1, **_parameters(query)}
+    if after:
+        parameters |= {"key": _key(query, after.key), "id": UUID(after.id)}
+    rows = database.rows(user_id, statement, parameters)
+    if len(rows) <= limit:
+        return Page(rows, None)
+    return Page(rows[:limit], _position(query, rows[limit - 1]))
+
+
+@cache
+def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_continued: bool) -> Executable:
+    key: ColumnElement[Any] = getattr(SORTS[sort], order)
+    statement = (
+        select(*ANSWER)
+        .where(THE_USER, *STATUSES[status], *(condition for name in sorted(filters) for condition in FILTERS[name]))
+        .order_by(getattr(key, order)(), getattr(Task.id, order)())
+        .limit(bindparam("limit", type_=Integer))
+    )
+    if is_continued:
+        here, there = (
+            tuple_(key, Task.id),
+            tuple_(bindparam("key", type_=key.type), bindparam("id", type_=Task.id.type)),
+        )
+        statement = statement.where(here > there if order == "asc" else here < there)
+    return read(statement)
+
+
+def _parameters(query: Query) -> dict[str, Any]:
+    values = dict(query.filters)
+    values.pop("overdue", None)
+    for name in ("due_from", "due_to"):
+        if name in values:
+            values[name] = instant(values[name])
+    if "q" in values:
+        values["q"] = fold(values["q"])
+    return values
+
+
+def _position(query: Query, row: Row) -> Position:
+    """Return where the page that ends with this row ends."""
+    if query.sort == "title":
+        key = fold(row["title"])
+    else:
+        value: datetime | None = row["created_at" if query.sort == "created" else "due_date"]
+        key = value.isoformat() if value else None
+    return Position(key, str(row["id"]))
+
+
+def _key(query: Query, key: str | None) -> Any:
+    """Return the value to compare with in the order of the query."""
+    if query.sort == "title":
+        return key
+    if key is None:
+        return INFINITY if query.order == "asc" else NEGATIVE_INFINITY
+    return datetime.fromisoformat(key).replace(tzinfo=UTC)
+
+
+INFINITY = "infinity"
+NEGATIVE_INFINITY = "-infinity"

@@ -1,0 +1,197 @@
+"""The application: the contract, its handlers and their surroundings put together."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import anyio.to_thread
+import flask
+from connexion.apps.abstract import AbstractApp
+from connexion.apps.asynchronous import AsyncApp
+from connexion.apps.flask import FlaskApp
+from connexion.exceptions import ProblemException
+from connexion.jsonifier import Jsonifier
+from connexion.middleware.context import ContextMiddleware
+from connexion.middleware.exceptions import ExceptionMiddleware
+from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.request_validation import RequestValidationMiddleware
+from connexion.middleware.response_validation import ResponseValidationMiddleware
+from connexion.middleware.routing import RoutingMiddleware
+from connexion.middleware.security import SecurityMiddleware
+from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
+
+from handlers.encoding import to_json
+from handlers.key_set import KeySet
+from handlers.me import Stream
+from handlers.pages import Cursors
+from handlers.security import TokenVerifier
+from models import embedded, idempotency
+from models.database import Database
+from models.errors import DatabaseUnavailable, RoleUnbound
+from openapi.contract import Contract
+from openapi.documentation import Documentation
+from openapi.middleware import Cors, Guard, Queue, RequestContext, SizeLimit
+from openapi.problems import answer
+from openapi.rate_limit import RateLimit, RateLimiter
+from openapi.settings import Settings
+from openapi.validation import VALIDATORS, check_formats
+
+logger = logging.getLogger(__name__)
+
+
+class Host(NamedTuple):
+    """What the handlers run under: Connexion's application, and the streamed answer that it takes.
+
+    `threads` is how many a host has of its own, each taken until its answer is sent; None for AnyIO's.
+    """
+
+    app: type[AbstractApp]
+    stream: Stream
+    threads: int | None = None
+
+
+def _asgi_stream(content: Iterator[bytes], headers: dict[str, str]) -> StreamingResponse:
+    return StreamingResponse(content, media_type="application/json", headers=headers)
+
+
+def _flask_stream(content: Iterator[bytes], headers: dict[str, str]) -> flask.Response:
+    return flask.Response(content, mimetype="application/json", headers=headers)
+
+
+HOSTS = {"asgi": Host(AsyncApp, _asgi_stream), "flask": Host(FlaskApp, _flask_stream, threads=10)}
+SWEEP_INTERVAL = 600  # seconds
+RETRY_INTERVAL = 1  # seconds between attempts to reach a database that was away at the start
+
+
+class OrjsonJsonifier(Jsonifier):
+    """Writes answers with orjson."""
+
+    def dumps(self, data: Any, **_options: Any) -> bytes:
+        """Return the data as JSON in UTF-8."""
+        return to_json(data)
+
+
+def create_app(settings: Settings | None = None, *, validate_responses: bool = False) -> AbstractApp:
+    """Return the application for an ASGI server such as uvicorn.
+
+    `validate_responses` holds every answer of a handler to the contract; that is for tests, since the handler has
+    already stored what it stores.
+
+    Raises InvalidSettings.
+    """
+    settings = settings or Settings.load()
+    contract = Contract()
+    check_formats(contract.document)
+    database = Database(
+        settings.external_database_url or embedded.start(settings.data_dir / "postgres"),
+        pool_size=settings.database_pool_size,
+        statement_timeout=settings.statement_timeout,
+        lock_timeout=settings.lock_timeout,
+    )
+    host = HOSTS[settings.server_framework]
+    tokens = token_verifier(settings)
+    limit = settings.requests_per_minute
+    limiter = RateLimiter(limit, settings.rate_limit_storage) if limit else None
+    context = {
+        "database": database,
+        "tokens": tokens,
+        "cursors": Cursors(settings.cursor_secret()),
+        "stream": host.stream,
+    }
+    app = host.app(
+        __name__,
+        middlewares=[  # from the outside in
+            partial(RequestContext, contract=contract, context=context),
+            partial(Cors, contract=contract, origins=settings.origins),
+            ExceptionMiddleware,
+            SizeLimit,
+            partial(Documentation, contract=contract),
+            Guard,
+            RoutingMiddleware,
+            SecurityMiddleware,
+            partial(RateLimit, limiter=limiter),
+            RequestValidationMiddleware,
+            ResponseValidationMiddleware,
+            LifespanMiddleware,
+            partial(Queue, turns=_turns(host, settings), until_sent=host.threads is not None),
+            ContextMiddleware,
+        ],
+        lifespan=_lifespan(database, tokens, limiter, settings),
+        jsonifier=OrjsonJsonifier(),
+        validator_map=VALIDATORS,
+        validate_responses=validate_responses,
+    )
+    app.add_api(contract.routed)
+    for error in (ProblemException, HTTPException, Exception):
+        app.add_error_handler(error, answer)
+    return app
+
+
+def _turns(host: Host, settings: Settings) -> int:
+    """Return how many handlers may run at once; one of the host's own threads stays free for /health."""
+    return min(settings.database_pool_size, host.threads - 1 if host.threads else settings.database_pool_size)
+
+
+def token_verifier(settings: Settings) -> TokenVerifier:
+    """Return the verifier that the settings ask for."""
+    return TokenVerifier(
+        secret=settings.secret(),
+        key_set=KeySet(settings.key_set_url) if settings.key_set_url else None,
+        origin=settings.origin,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+    )
+
+
+def _lifespan(
+    database: Database, tokens: TokenVerifier, limiter: RateLimiter | None, settings: Settings
+) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        # As many threads as connections: requests queue for a thread, and a thread never waits for a connection.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.database_pool_size
+        migration = asyncio.create_task(_migrate(database))
+        sweep = asyncio.create_task(_sweep(database))
+        if tokens.key_set:
+            await tokens.key_set.refresh()
+        await asyncio.wait([migration], timeout=RETRY_INTERVAL)
+        yield
+        migration.cancel()
+        sweep.cancel()
+        if limiter:
+            await limiter.close()
+        database.dispose()
+
+    return lifespan
+
+
+async def _migrate(database: Database) -> None:
+    """Bring the schema up to date, as soon as the database can be reached."""
+    while True:
+        try:
+            await anyio.to_thread.run_sync(database.migrate)
+            await anyio.to_thread.run_sync(database.check)
+            return
+        except RoleUnbound as error:
+            logger.error("no task is served: %s", error)
+            return
+        except DatabaseUnavailable as error:
+            logger.warning("the database is not in order, trying again: %s", error)
+        except Exception:
+            logger.exception("the migration failed, trying again")
+        await asyncio.sleep(RETRY_INTERVAL)
+
+
+async def _sweep(database: Database) -> None:
+    """Erase expired idempotency keys from time to time."""
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL)
+        try:
+            while await anyio.to_thread.run_sync(idempotency.sweep, database) == idempotency.SWEEP_SIZE:
+                pass
+        except Exception as error:
+            logger.warning("expired idempotency keys were not erased, trying again later: %s", error)

@@ -1,0 +1,166 @@
+"""The command line, `tasks-api`."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+import uvicorn
+
+from handlers.security import InvalidToken
+from models import embedded
+from models.database import HEAD, Database
+from models.errors import DatabaseUnavailable
+from openapi.app import token_verifier
+from openapi.protocol import HttpProtocol
+from openapi.settings import InvalidSettings, Settings
+
+DAY = 24 * 60 * 60  # seconds
+SHUTDOWN = 10  # seconds for requests in flight to end
+
+
+class Sentences(click.Group):
+    """Commands that tell what keeps them from their work in a sentence, not in a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; exit with 1 when a setting or a file is not as it must be."""
+        try:
+            return super().invoke(context)
+        except InvalidSettings as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+
+
+@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tasks-api")
+def main() -> None:
+    """A secure, multi-user task service for web frontends.
+
+    Settings come from the environment and from the file .env; `.env.example` lists them all.
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [HOST, default 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on, 0 for any free one.  [PORT, default 8000]")
+@click.option("--workers", type=int, help="Processes to run.  [WEB_CONCURRENCY, default 1]")
+@click.option("--reload", is_flag=True, help="Start again when a file changes. For development.")
+def serve(host: str | None, port: int | None, workers: int | None, reload: bool) -> None:
+    """Run the server.
+
+    Without DATABASE_URL it starts a PostgreSQL of its own with its data in DATA_DIR. Without BETTER_AUTH_SECRET it
+    makes a secret for this machine, prints a token that works at once, and listens on loopback only.
+    """
+    settings = Settings.load(host=host, port=port, web_concurrency=workers)
+    port = settings.port or _free_port(settings.host)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the embedded database stops too
+    # The processes that uvicorn starts read their settings from the environment.
+    os.environ["DATABASE_URL"] = _database_url(settings)
+    os.environ["HOST"] = settings.host
+    if settings.is_development:
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        click.echo(f"Documentation: http://{shown}:{port}/docs")
+        click.echo(f"A token for the user demo, valid for a day: {token_verifier(settings).sign({'sub': 'demo'}, DAY)}")
+    uvicorn.run(
+        "openapi.app:create_app",
+        factory=True,
+        host=settings.host,
+        port=port,
+        workers=settings.web_concurrency,
+        reload=reload,
+        log_config=_logging(settings),
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN,
+        http=HttpProtocol,
+        ws="none",
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+    )
+
+
+@main.command()
+@click.option("--user", required=True, help="The token's sub: the user's id.")
+@click.option("--email", help="The user's email address.")
+@click.option("--name", help="The user's name.")
+@click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Seconds until it expires.")
+def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
+    """Print a token signed with the configured secret."""
+    tokens = token_verifier(Settings.load())
+    try:
+        signed = tokens.sign({"sub": user, "email": email, "name": name}, ttl)
+        asyncio.run(tokens.verify(signed))
+    except ValueError:
+        _fail("BETTER_AUTH_SECRET is not set, so that tokens come from the issuer alone.")
+    except InvalidToken as error:
+        _fail(f"The service would refuse this token: {error}")
+    click.echo(signed)
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database's schema up to date. The server does it by itself when it starts."""
+    try:
+        with _database(Settings.load()) as database:
+            database.migrate()
+    except DatabaseUnavailable as error:
+        _fail(f"The schema cannot be brought up to date: {error}")
+    click.echo(f"The schema is at revision {HEAD}.")
+
+
+@main.command()
+def check() -> None:
+    """Print the configuration, secrets masked, and whether the database is in order; exit with 1 if it is not."""
+    settings = Settings.load()
+    for name, value in settings.masked():
+        click.echo(f"{name:20} {value}")
+    try:
+        with _database(settings) as database:
+            database.check()
+    except DatabaseUnavailable as error:
+        _fail(f"The database is not in order: {error}")
+    click.echo(f"The database answers, its schema is at revision {HEAD}.")
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    """Return the logging configuration, which uvicorn applies in each of its processes."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
+        "loggers": {"connexion": {"level": "ERROR"}, "alembic": {"level": "WARNING"}},
+    }
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(sentence, err=True)
+    sys.exit(1)
+
+
+def _database_url(settings: Settings) -> str:
+    return settings.external_database_url or embedded.start(settings.data_dir / "postgres")
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    database = Database(_database_url(settings))
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+if __name__ == "__main__":
+    main()

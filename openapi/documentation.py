@@ -1,0 +1,79 @@
+"""The documentation: Swagger UI 5 at `/docs` and the contract at `/openapi.json` and `/openapi.yaml`.
+
+The files of Swagger UI come from the package `flask-swagger-ui`; no other host is asked for anything.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import orjson
+import yaml
+from connexion.lifecycle import ConnexionRequest
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openapi.contract import Contract
+
+PAGE: Final = Path(__file__).parent / "swagger_ui"
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+PREFIXES: Final = ("/docs", "/openapi.")
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Documentation:
+    """Serves the documentation in front of the API."""
+
+    def __init__(self, app: ASGIApp, *, contract: Contract) -> None:
+        self.app = app
+        as_json = orjson.dumps(contract.public)
+        as_yaml = yaml.safe_dump(contract.public, sort_keys=False, allow_unicode=True).encode()
+        self.router = Router(
+            [
+                Route("/docs", _file("index.html")),
+                Route("/docs/", _redirect),
+                Route("/docs/initializer.js", _file("initializer.js")),
+                Mount("/docs/assets", StaticFiles(packages=[("flask_swagger_ui", "dist")])),
+                Route("/openapi.json", _content(as_json, "application/json")),
+                Route("/openapi.yaml", _content(as_yaml, "application/yaml")),
+            ],
+            redirect_slashes=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"].startswith(PREFIXES):
+            if scope["path"].startswith("/docs"):
+                ConnexionRequest(scope).context["answer_headers"].update(SECURITY_HEADERS)
+            await self.router(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def _file(name: str) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
+
+    return endpoint
+
+
+def _content(content: bytes, media_type: str) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return endpoint
+
+
+async def _redirect(_request: Request) -> Response:
+    return RedirectResponse("../docs")  # relative: the Host header is the client's

@@ -1,0 +1,152 @@
+"""An HTTP client that holds every answer to the contract, and the one helper that checks an error whole."""
+
+import re
+from collections import defaultdict
+from typing import Any
+
+import httpx
+
+from openapi.contract import Contract
+from openapi.validation import CompiledSchema
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+# What any server, proxy or browser rule adds to any answer.
+GENERAL_HEADERS = {
+    "date",
+    "content-length",
+    "content-type",
+    "vary",
+    "x-request-id",
+    "transfer-encoding",
+    "connection",
+} | {
+    "x-content-type-options",  # those of the contract's description
+    "cache-control",
+    "strict-transport-security",
+}
+
+
+class Conformance:
+    """Checks that an answer is one that the contract declares, and remembers which declared ones were seen."""
+
+    def __init__(self) -> None:
+        self.contract = Contract()
+        self.seen: dict[tuple[str, str], set[int]] = defaultdict(set)
+
+    def check(self, response: httpx.Response) -> None:
+        """Fail unless status, headers and body of the answer are as the contract says."""
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", response.headers["x-request-id"])
+        endpoint = self.contract.endpoint(response.request.url.path)
+        operation = endpoint and endpoint.operations.get(response.request.method)
+        if endpoint is None or operation is None:
+            return  # the guard's own answers; tests of the guard look at them
+        declared = {int(status): self._resolve(answer) for status, answer in operation["responses"].items()}
+        where = f"{response.request.method} {endpoint.template} {response.status_code}"
+        assert response.status_code in declared, f"{where} is not in the contract: {response.text}"
+        self.seen[response.request.method, endpoint.template].add(response.status_code)
+        answer = declared[response.status_code]
+        headers = {name.lower(): self._resolve(header) for name, header in answer.get("headers", {}).items()}
+        for name, header in headers.items():
+            if name in response.headers:
+                value: Any = response.headers[name]
+                schema = header["schema"]
+                errors = CompiledSchema(schema).errors(
+                    "header", int(value) if schema["type"] == "integer" else value, name
+                )
+                assert not errors, f"{where}: {errors}"
+            else:
+                assert not header.get("required"), f"{where} has no {name}"
+        undeclared = set(response.headers) - set(headers) - GENERAL_HEADERS
+        assert not {name for name in undeclared if not name.startswith("access-control-")}, (where, undeclared)
+        self._check_body(where, answer.get("content", {}), response)
+
+    def _check_body(self, where: str, content: dict[str, Any], response: httpx.Response) -> None:
+        if not content:
+            assert response.content == b"", where
+            assert "content-type" not in response.headers, where
+            return
+        assert response.headers["content-type"] in content, where
+        schema = self._resolve_all(content[response.headers["content-type"]]["schema"])
+        errors = CompiledSchema(schema).errors("body", response.json())
+        assert not errors, f"{where}: {errors}"
+
+    def _resolve(self, node: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in node:
+            target: Any = self.contract.document
+            for step in node["$ref"].removeprefix("#/").split("/"):
+                target = target[step]
+            node = target
+        return node
+
+    def _resolve_all(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [self._resolve_all(one) for one in node]
+        if isinstance(node, dict):
+            return {name: self._resolve_all(value) for name, value in self._resolve(node).items()}
+        return node
+
+
+class Client(httpx.Client):
+    """A client of one user."""
+
+    def __init__(
+        self, url: str, conformance: Conformance, *, token: str | None = None, user: str | None = None
+    ) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        super().__init__(base_url=url, headers=headers, timeout=30, trust_env=False)
+        self._conformance = conformance
+        self.user = user
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request and check the answer."""
+        response = super().send(request, **options)
+        if not options.get("stream"):
+            self._conformance.check(response)
+        return response
+
+    def create(self, title: str = "A task", **fields: Any) -> dict[str, Any]:
+        """Create a task and return it."""
+        response = self.post("/api/tasks", json={"title": title, **fields})
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def titles(self, **parameters: str) -> list[str]:
+        """Return the titles of the listed tasks."""
+        response = self.get("/api/tasks", params=parameters)
+        assert response.status_code == 200, response.text
+        return [task["title"] for task in response.json()]
+
+
+def assert_problem(
+    response: httpx.Response, status: int, code: str, detail: str, *errors: tuple[str, str, str]
+) -> None:
+    """Check a problem whole; each of `errors` is (in, pointer, detail)."""
+    expected: dict[str, Any] = {
+        "type": "about:blank",
+        "title": TITLES[status],
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": response.headers["x-request-id"],
+    }
+    if errors:
+        expected["errors"] = [dict(zip(("in", "pointer", "detail"), error, strict=True)) for error in errors]
+    assert (response.status_code, response.json()) == (status, expected)
+    assert response.headers["content-type"] == "application/problem+json"

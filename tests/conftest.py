@@ -1,0 +1,149 @@
+"""Fixtures: a fresh PostgreSQL for each test process, the application on both hosts, clients that check answers."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from models import embedded
+from models.database import Database
+from openapi.settings import Settings
+from tests.client import Client, Conformance
+from tests.server import Server
+
+SECRET = "a-secret-for-tests-that-is-long-enough"
+HOSTS = ("asgi", "flask")
+
+missing: dict[str, int] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that docs/contributing.md describes."""
+    parser.addoption("--model-steps", type=int, default=2000, help="steps of tests/test_model.py; 2000 by default")
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """The URL of an empty database on a server of this test process's own."""
+    directory = Path(tempfile.mkdtemp(prefix="tasks-api-"))
+    yield embedded.start(directory / "postgres")
+    embedded.stop(directory / "postgres")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def database(database_url: str) -> Iterator[Database]:
+    """The database with its schema in place."""
+    database = Database(database_url)
+    database.migrate()
+    yield database
+    database.dispose()
+
+
+@contextmanager
+def another_database(database_url: str) -> Iterator[str]:
+    """Make another database on the same server, without a schema."""
+    name = f"empty_{secrets.token_hex(4)}"
+    administrator = database_url.replace("user=tasks_api", "user=postgres")
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} OWNER tasks_api")
+        yield database_url.replace("dbname=tasks_api", f"dbname={name}")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(database_url: str) -> Iterator[str]:
+    """The URL of a database without a schema."""
+    with another_database(database_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def make_settings(database_url: str) -> Callable[..., Settings]:
+    """Make settings for a server on the test database; keyword arguments override single ones."""
+
+    def make(**overrides: object) -> Settings:
+        defaults = {"database_url": database_url, "better_auth_secret": SECRET}
+        return Settings.load({}, **defaults | overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session", params=HOSTS)
+def server(request: pytest.FixtureRequest, make_settings: Callable[..., Settings]) -> Iterator[Server]:
+    """The running application, once on each host."""
+    with Server(make_settings(server_framework=request.param)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def conformance() -> Conformance:
+    """What checks every answer against the contract."""
+    return Conformance()
+
+
+@pytest.fixture
+def make_client(server: Server, conformance: Conformance) -> Iterator[Callable[..., Client]]:
+    """Make a client of the server for a user of its own, or for the user named."""
+    clients: list[Client] = []
+
+    def make(user: str | None = None, **claims: object) -> Client:
+        user = user or f"user-{secrets.token_hex(6)}"
+        clients.append(Client(server.url, conformance, token=server.token(sub=user, **claims), user=user))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def alice(make_client: Callable[..., Client]) -> Client:
+    """A client of a user without tasks."""
+    return make_client()
+
+
+@pytest.fixture
+def bob(make_client: Callable[..., Client]) -> Client:
+    """A client of another user without tasks."""
+    return make_client()
+
+
+@pytest.fixture
+def anonymous(server: Server, conformance: Conformance) -> Iterator[Client]:
+    """A client without a token."""
+    with Client(server.url, conformance) as client:
+        yield client
+
+
+@pytest.fixture
+def need() -> Callable[..., str]:
+    """Find a program that is more than Python: its path, else a skipped test, or a failed one in CI."""
+
+    def find(*names: str) -> str:
+        for name in names:
+            path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+            if path:
+                return path
+        if os.environ.get("CI"):
+            pytest.fail(f"{names[0]} is not installed")
+        pytest.skip(f"needs {names[0]}")
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was left out for want of a program."""
+    reasons = {
+        report.longrepr[2].removeprefix("Skipped: needs ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    }
+    if reasons:
+        terminalreporter.write_line(f"Left out, because it is not installed here: {', '.join(sorted(reasons))}.")

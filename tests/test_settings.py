@@ -1,0 +1,466 @@
+"""The configuration: what is accepted, what stops the start and with which sentence, what is shown (FR-022)."""
+
+import dataclasses
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from openapi.settings import InvalidSettings, Settings
+from tests.server import ROOT
+
+NAMES = [one.metadata["name"] for one in dataclasses.fields(Settings)]
+SECRET = "a-secret-of-more-than-thirty-two-bytes"
+
+
+def refusal(**environment: str) -> str:
+    """Return the sentence that refuses these settings."""
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.load(environment)
+    return str(caught.value)
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty current directory, with no setting in the environment."""
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# The secret
+
+
+@pytest.mark.parametrize("secret", ["x", "x" * 31, "é" * 15])
+def test_a_secret_of_less_than_32_bytes_is_refused_and_told_how_to_make_one(secret: str) -> None:
+    assert refusal(BETTER_AUTH_SECRET=secret) == (
+        "BETTER_AUTH_SECRET is shorter than 32 bytes. Make one with: "
+        'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+    )
+
+
+@pytest.mark.parametrize("secret", ["x" * 32, "é" * 16])
+def test_a_secret_of_32_bytes_is_accepted(secret: str) -> None:
+    assert Settings.load({"BETTER_AUTH_SECRET": secret}).secret() == secret
+
+
+def test_an_issuer_needs_no_secret() -> None:
+    settings = Settings.load({"BETTER_AUTH_URL": "https://app.example.com/"})
+    assert (settings.is_development, settings.secret()) == (False, None)
+    assert settings.key_set_url == "https://app.example.com/api/auth/jwks"
+    assert settings.origin == "https://app.example.com"
+
+
+def test_a_key_set_may_be_elsewhere() -> None:
+    settings = Settings.load({"BETTER_AUTH_URL": "https://app.example.com", "JWKS_URL": "https://keys.example.com/x"})
+    assert settings.key_set_url == "https://keys.example.com/x"
+
+
+def test_a_key_set_without_an_issuer_is_refused() -> None:
+    assert refusal(JWKS_URL="https://keys.example.com") == (
+        "JWKS_URL is set without the issuer that tokens must name. Set BETTER_AUTH_URL, or JWT_ISSUER and JWT_AUDIENCE."
+    )
+    own = {"JWT_ISSUER": "https://issuer.example.com", "JWT_AUDIENCE": "tasks"}
+    assert Settings.load(own | {"JWKS_URL": "https://keys.example.com"}).secret() is None
+
+
+def test_cursors_are_sealed_with_what_all_processes_know() -> None:
+    issuer = {"BETTER_AUTH_URL": "https://app.example.com", "DATABASE_URL": "postgresql://u:p@h/db"}
+    assert Settings.load(issuer).cursor_secret() == "postgresql://u:p@h/db"
+    assert Settings.load(issuer | {"BETTER_AUTH_SECRET": SECRET}).cursor_secret() == SECRET
+
+
+def test_a_configured_secret_is_no_development(tmp_path: Path) -> None:
+    settings = Settings.load({"BETTER_AUTH_SECRET": SECRET, "DATA_DIR": str(tmp_path)})
+    assert (settings.is_development, settings.secret()) == (False, SECRET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_secret_and_an_issuer_it_is_development() -> None:
+    assert Settings.load({}).is_development
+
+
+def test_the_development_secret_is_kept_between_loads(tmp_path: Path) -> None:
+    environment = {"DATA_DIR": str(tmp_path / "data")}
+    first = Settings.load(environment).secret()
+    assert len(first.encode()) >= 32
+    assert Settings.load(environment).secret() == first
+
+
+def test_two_machines_have_different_development_secrets(tmp_path: Path) -> None:
+    first, second = (Settings.load({"DATA_DIR": str(tmp_path / name)}).secret() for name in ("one", "two"))
+    assert first != second
+
+
+def test_only_its_owner_can_read_the_development_secret(tmp_path: Path) -> None:
+    settings = Settings.load({"DATA_DIR": str(tmp_path / "data")})
+    settings.secret()
+    files = [path for path in settings.data_dir.rglob("*") if path.is_file()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600]
+
+
+def test_processes_that_start_at_once_share_one_development_secret(tmp_path: Path) -> None:
+    for attempt in range(20):
+        settings = Settings.load({"DATA_DIR": str(tmp_path / str(attempt))})
+        with ThreadPoolExecutor(8) as processes:
+            secrets = set(processes.map(lambda _, settings=settings: settings.secret(), range(8)))
+        assert len(secrets) == 1
+
+
+# The address
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_development_on_loopback_is_accepted(host: str) -> None:
+    assert Settings.load({"HOST": host}).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
+def test_development_on_an_address_that_others_reach_is_refused(host: str) -> None:
+    assert refusal(HOST=host) == (
+        f"HOST is {host}, which others can reach, and neither BETTER_AUTH_SECRET nor BETTER_AUTH_URL is "
+        "set. Set one, or bind to 127.0.0.1."
+    )
+
+
+def test_development_on_every_address_by_an_empty_host_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match=r"^HOST is "):
+        Settings.load({}, host="")
+
+
+def test_with_a_secret_any_address_is_accepted() -> None:
+    assert Settings.load({"HOST": "0.0.0.0", "BETTER_AUTH_SECRET": SECRET}).host == "0.0.0.0"
+
+
+# Numbers and choices
+
+
+@pytest.mark.parametrize("name", ["DATABASE_POOL_SIZE", "STATEMENT_TIMEOUT", "LOCK_TIMEOUT", "PORT", "WEB_CONCURRENCY"])
+def test_a_number_that_is_none_is_refused(name: str) -> None:
+    assert refusal(**{name: "many"}) == f"{name} is 'many'. Set it to a number."
+
+
+@pytest.mark.parametrize("name", ["DATABASE_POOL_SIZE", "WEB_CONCURRENCY"])
+@pytest.mark.parametrize("value", ["0", "-1", "1001"])
+def test_a_count_out_of_bounds_is_refused(name: str, value: str) -> None:
+    assert refusal(**{name: value}) == f"{name} is {value}. Set it to a number from 1 to 1000."
+
+
+@pytest.mark.parametrize("name", ["STATEMENT_TIMEOUT", "LOCK_TIMEOUT"])
+@pytest.mark.parametrize("value", ["0.0", "-1.0", "3601.0", "nan", "inf"])
+def test_a_timeout_out_of_bounds_is_refused(name: str, value: str) -> None:
+    assert refusal(**{name: value}) == f"{name} is {value}. Set it to seconds from 0.001 to 3600."
+
+
+@pytest.mark.parametrize("value", ["-1", "65536"])
+def test_a_port_out_of_bounds_is_refused(value: str) -> None:
+    assert refusal(PORT=value) == f"PORT is {value}. Set it to a port number, at most 65535."
+
+
+def test_bounds_hold_for_overrides_too() -> None:
+    with pytest.raises(InvalidSettings, match=r"^PORT is 65536\. "):
+        Settings.load({}, port=65536)
+
+
+def test_an_unknown_framework_is_refused() -> None:
+    assert refusal(SERVER_FRAMEWORK="django") == "SERVER_FRAMEWORK is 'django'. Set it to asgi or flask."
+
+
+def test_an_unknown_log_level_is_refused() -> None:
+    assert refusal(LOG_LEVEL="loud") == "LOG_LEVEL is 'loud'. Set it to debug, info, warning or error."
+
+
+# The database
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "NEON_DB_URL"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_either_name_and_either_scheme_name_the_database(name: str, scheme: str) -> None:
+    url = f"{scheme}://u@h/db?sslmode=require&channel_binding=require"
+    assert Settings.load({name: url}).external_database_url == url
+
+
+def test_database_url_wins_over_neon_db_url() -> None:
+    settings = Settings.load({"DATABASE_URL": "postgresql://first/db", "NEON_DB_URL": "postgresql://second/db"})
+    assert settings.external_database_url == "postgresql://first/db"
+
+
+def test_without_a_url_the_database_is_the_embedded_one() -> None:
+    assert Settings.load({}).external_database_url is None
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "NEON_DB_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:pa55word@h/db",
+        "postgresql+psycopg://u:pa55word@h/db",
+        "postgresql://u:pa55word@h/db?pa55word=1",
+        "host=h pa55word",
+    ],
+)
+def test_a_url_that_libpq_cannot_read_is_refused_without_showing_its_password(name: str, url: str) -> None:
+    sentence = refusal(**{name: url})
+    assert name in sentence
+    assert "pa55word" not in sentence
+
+
+# Origins
+
+
+def test_the_default_origins_are_local_frontends() -> None:
+    assert Settings.load({}).origins == ("http://localhost:3000", "http://localhost:3001")
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://app.example.com/", "https://app.example.com"),
+        ("https://app.example.com/api/auth?x=1", "https://app.example.com"),
+        ("http://localhost:3000/api", "http://localhost:3000"),
+    ],
+)
+def test_the_default_origin_is_the_one_of_the_issuer(url: str, origin: str) -> None:
+    settings = Settings.load({"BETTER_AUTH_URL": url, "BETTER_AUTH_SECRET": SECRET})
+    assert settings.origins == (origin,)
+
+
+@pytest.mark.parametrize("url", ["https://App.Example.com", "https://app.example.com:443/"])
+def test_the_default_origin_is_written_as_browsers_write_it(url: str) -> None:
+    settings = Settings.load({"BETTER_AUTH_URL": url, "BETTER_AUTH_SECRET": SECRET})
+    assert settings.origins == ("https://app.example.com",)
+
+
+@pytest.mark.parametrize("url", ["app.example.com", "ftp://app.example.com", "https://", "http://[::1"])
+def test_an_issuer_that_is_no_url_is_refused(url: str) -> None:
+    assert refusal(BETTER_AUTH_URL=url, BETTER_AUTH_SECRET=SECRET) == (
+        f"BETTER_AUTH_URL has {url!r}, which is no origin. Write it like https://app.example.com"
+    )
+
+
+def test_origins_are_a_list_with_commas() -> None:
+    settings = Settings.load({"CORS_ORIGINS": " https://a.example.com, http://localhost:5173/ ,http://[::1]:3000,"})
+    assert settings.origins == ("https://a.example.com", "http://localhost:5173", "http://[::1]:3000")
+
+
+def test_configured_origins_win_over_the_one_of_the_issuer() -> None:
+    environment = {"CORS_ORIGINS": "https://a.example.com", "BETTER_AUTH_URL": "https://b.example.com"}
+    assert Settings.load(environment | {"BETTER_AUTH_SECRET": SECRET}).origins == ("https://a.example.com",)
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://app.example.com/path", "https://app.example.com?x", "https://app.example.com#x"]
+)
+def test_an_origin_with_more_than_an_origin_is_refused(origin: str) -> None:
+    assert refusal(CORS_ORIGINS=origin) == (
+        f"CORS_ORIGINS has {origin!r}. Write origins only, such as https://app.example.com"
+    )
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "localhost:3000", "app.example.com", "ftp://example.com", "http://[::1"]
+)
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    assert refusal(CORS_ORIGINS=origin) == (
+        f"CORS_ORIGINS has {origin!r}, which is no origin. Write it like https://app.example.com"
+    )
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://*",
+        "https://*.example.com",
+        "https://App.example.com",
+        "https://app.example.com:443",
+        "http://localhost:80",
+        "http://localhost:x",
+        "https://u:p@app.example.com",
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    assert "CORS_ORIGINS" in refusal(CORS_ORIGINS=origin)
+
+
+def test_one_wrong_origin_of_many_is_refused() -> None:
+    assert "'*'" in refusal(CORS_ORIGINS="https://app.example.com,*")
+
+
+# Where settings come from
+
+
+def test_a_dotenv_file_is_read(directory: Path) -> None:
+    (directory / ".env").write_text("PORT=8001\n")
+    assert Settings.load().port == 8001
+
+
+def test_the_environment_wins_over_the_dotenv_file(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / ".env").write_text("PORT=8001\nLOG_LEVEL=error\n")
+    monkeypatch.setenv("PORT", "8002")
+    assert (Settings.load().port, Settings.load().log_level) == (8002, "error")
+
+
+def test_overrides_win_over_the_environment(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / ".env").write_text("PORT=8001\n")
+    monkeypatch.setenv("PORT", "8002")
+    assert Settings.load(port=8003).port == 8003
+
+
+def test_overrides_that_are_none_leave_the_environment(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / ".env").write_text("HOST=localhost\n")
+    monkeypatch.setenv("PORT", "8002")
+    settings = Settings.load(port=None, host=None)
+    assert (settings.port, settings.host) == (8002, "localhost")
+
+
+@pytest.mark.usefixtures("directory")
+def test_without_any_setting_every_one_has_its_default() -> None:
+    assert Settings.load() == Settings()
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_setting_is_not_set(blank: str) -> None:
+    assert Settings.load(dict.fromkeys(NAMES, blank)) == Settings()
+
+
+def test_spaces_around_a_setting_do_not_count() -> None:
+    assert Settings.load({"LOG_LEVEL": " debug "}).log_level == "debug"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings.load({}).port = 1  # type: ignore[misc]
+
+
+# Proxies and the rate limit
+
+
+@pytest.mark.parametrize("value", ["*", "10.0.0.1", "10.0.0.0/8,::1", "fd00::/8"])
+def test_proxies_are_addresses_or_networks(value: str) -> None:
+    assert Settings.load({"FORWARDED_ALLOW_IPS": value}).forwarded_allow_ips == tuple(value.split(","))
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.256", "**"])
+def test_a_proxy_that_is_no_address_is_refused(value: str) -> None:
+    assert refusal(FORWARDED_ALLOW_IPS=f"127.0.0.1,{value}") == (
+        f"FORWARDED_ALLOW_IPS has {value!r}. Write addresses or networks, such as 10.0.0.0/8, or *."
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "limit"),
+    [
+        ({}, 0),
+        ({"HOST": "::1"}, 0),
+        ({"HOST": "0.0.0.0"}, 600),
+        ({"HOST": "0.0.0.0", "RATE_LIMIT": "off"}, 0),
+        ({"HOST": "0.0.0.0", "RATE_LIMIT": "OFF"}, 0),
+        ({"HOST": "0.0.0.0", "RATE_LIMIT": "0"}, 0),
+        ({"RATE_LIMIT": "60"}, 60),
+    ],
+)
+def test_requests_are_limited_where_others_reach_the_service(environment: dict[str, str], limit: int) -> None:
+    assert Settings.load({"BETTER_AUTH_SECRET": SECRET, **environment}).requests_per_minute == limit
+
+
+@pytest.mark.parametrize("value", ["-1", "1000001"])
+def test_a_rate_limit_out_of_bounds_is_refused(value: str) -> None:
+    assert refusal(RATE_LIMIT=value) == f"RATE_LIMIT is {value}. Set it to off or a number up to 1000000."
+
+
+def test_a_rate_limit_that_is_no_number_is_refused() -> None:
+    assert refusal(RATE_LIMIT="many") == "RATE_LIMIT is 'many'. Set it to a number."
+
+
+@pytest.mark.parametrize(
+    "value", ["memory://", "redis://host", "redis://host:6379/0", "rediss://:pa55word@[::1]:6379/1", "redis://u:p@h/2"]
+)
+def test_requests_are_counted_in_memory_or_redis(value: str) -> None:
+    settings = Settings.load({"RATE_LIMIT_STORAGE": value})
+    assert settings.rate_limit_storage == value
+    assert "pa55word" not in dict(settings.masked())["RATE_LIMIT_STORAGE"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["redis", "redis://", "memory", "memcached://host", "redis://:pa55/word@host", "redis://h/x", "redis://h:99999/0"],
+)
+def test_another_storage_is_refused_without_showing_its_password(value: str) -> None:
+    assert refusal(RATE_LIMIT_STORAGE=value) == (
+        "RATE_LIMIT_STORAGE is neither memory:// nor a URL like redis://host:6379/0. Set it to one of them."
+    )
+
+
+# What is shown
+
+SHOWN_DATABASES = {
+    "postgresql://u:pa55word@h/db": "h/db",
+    "postgresql://u:pa55word@h:5432/db?sslmode=require": "sslmode=require",
+    "postgresql://u:pa:55:word@h/db": "h/db",
+    "postgresql://u:pa%3A55%40word@h/db": "h/db",
+    "postgresql://h/db?password=pa55word": "h/db",
+    "postgresql://h/db?sslmode=require&password=pa55word&application_name=x": "sslmode=require",
+    "postgresql://h/db?sslkey=client.key&sslpassword=pa55word": "sslkey=client.key",
+    "host=h password=pa55word": "host=h",
+    "host=h password='pa 55 word'": "host=h",
+    "host=h password = pa55word": "host=h",
+    "host=h password=pa&55&word": "host=h",
+}
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "NEON_DB_URL"])
+@pytest.mark.parametrize("url", SHOWN_DATABASES)
+def test_what_is_shown_of_a_database_has_no_part_of_its_password(name: str, url: str) -> None:
+    shown = dict(Settings.load({name: url}).masked())[name]
+    assert [part for part in ("pa", "55", "word") if part in shown.replace("password", "")] == []
+
+
+@pytest.mark.parametrize(("url", "rest"), SHOWN_DATABASES.items())
+def test_what_is_shown_of_a_database_says_which_one_it_is(url: str, rest: str) -> None:
+    shown = dict(Settings.load({"DATABASE_URL": url}).masked())["DATABASE_URL"]
+    assert set(re.split(r"[=/]", rest)) <= set(re.split(r"[=@:/?&\s]", shown))
+
+
+def test_no_secret_is_shown() -> None:
+    settings = Settings.load({"BETTER_AUTH_SECRET": SECRET, "BETTER_AUTH_URL": "https://u:pa55word@app.example.com"})
+    shown = repr(list(settings.masked()))
+    assert SECRET not in shown
+    assert "pa55word" not in shown
+
+
+def test_every_setting_is_shown_under_its_name() -> None:
+    assert [name for name, _ in Settings.load({}).masked()] == NAMES
+
+
+def test_what_is_no_secret_is_shown_as_it_is() -> None:
+    shown = dict(Settings.load({"CORS_ORIGINS": "https://a.example.com,https://b.example.com"}).masked())
+    assert {name: shown[name] for name in ("PORT", "CORS_ORIGINS", "JWT_ISSUER", "BETTER_AUTH_SECRET")} == {
+        "PORT": "8000",
+        "CORS_ORIGINS": "https://a.example.com, https://b.example.com",
+        "JWT_ISSUER": "(not set)",
+        "BETTER_AUTH_SECRET": "(not set)",
+    }
+
+
+# What is documented
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("document", [".env.example", "README.md"])
+def test_every_setting_is_documented(document: str, name: str) -> None:
+    assert re.search(rf"\b{name}\b", (ROOT / document).read_text(encoding="utf-8"))
+
+
+def test_the_example_names_no_setting_that_does_not_exist() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    assert set(re.findall(r"^[#\s]*([A-Z][A-Z0-9_]*)\s*=", example, re.MULTILINE)) == set(NAMES)
+
+
+def test_a_copy_of_the_example_is_accepted_as_it_is() -> None:
+    Settings.load({name: value for name, value in dotenv_values(ROOT / ".env.example").items() if value})

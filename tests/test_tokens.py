@@ -1,0 +1,222 @@
+"""Who may call: tokens signed with the shared secret (FR-007, FR-008, FR-014)."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from handlers.security import InvalidToken, TokenVerifier
+from openapi.settings import Settings
+from tests.client import Client, Conformance, assert_problem
+from tests.conftest import SECRET
+from tests.server import Server
+
+OPERATIONS = [
+    ("GET", "/api/tasks"),
+    ("POST", "/api/tasks"),
+    ("GET", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"),
+    ("PUT", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"),
+    ("DELETE", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"),
+    ("PATCH", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11/complete"),
+]
+NOT_READABLE = "The token is not a JSON Web Token that this service can read."
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    now = int(time.time())
+    merged = {"sub": "alice", "iat": now, "exp": now + 3600} | changes
+    return {name: value for name, value in merged.items() if value is not ...}
+
+
+def by_hand(header: dict[str, Any], payload: bytes, secret: str = SECRET) -> str:
+    """Sign what PyJWT would not."""
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
+    signature = hmac.new(secret.encode(), b".".join(parts), hashlib.sha256).digest()
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+def assert_refused(response: httpx.Response, detail: str) -> None:
+    assert_problem(response, 401, "invalid_token", detail)
+    challenge = f'Bearer realm="tasks-api", error="invalid_token", error_description="{detail}"'
+    assert response.headers["www-authenticate"] == challenge
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_operation_on_tasks_needs_a_token(anonymous: Client, method: str, path: str) -> None:
+    response = anonymous.request(method, path)
+    assert_problem(response, 401, "missing_token", "Send a token: Authorization: Bearer <JWT>.")
+    assert response.headers["www-authenticate"] == 'Bearer realm="tasks-api"'
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_operation_on_tasks_refuses_a_bad_token(anonymous: Client, method: str, path: str) -> None:
+    expired = jwt.encode(claims(exp=1), SECRET)
+    response = anonymous.request(method, path, headers={"Authorization": f"Bearer {expired}"})
+    assert_refused(response, "The token has expired.")
+
+
+@pytest.mark.parametrize("authorization", ["", "Basic YTpi", "Bearer", "Token x"])
+def test_another_authorization_is_no_token(anonymous: Client, authorization: str) -> None:
+    response = anonymous.get("/api/tasks", headers={"Authorization": authorization})
+    assert_problem(response, 401, "missing_token", "Send a token: Authorization: Bearer <JWT>.")
+
+
+def test_two_authorization_headers_are_refused(alice: Client) -> None:
+    token = alice.headers["authorization"]
+    response = alice.get("/api/tasks", headers=[("Authorization", token), ("Authorization", token)])
+    detail = "is given more than once"
+    assert_problem(
+        response,
+        400,
+        "bad_request",
+        f"Invalid header: /Authorization {detail}.",
+        ("header", "/Authorization", detail),
+    )
+
+
+def test_the_scheme_is_taken_in_any_case(alice: Client) -> None:
+    token = alice.headers["authorization"].removeprefix("Bearer ")
+    assert alice.get("/api/tasks", headers={"Authorization": f"bEARER {token}"}).status_code == 200
+
+
+def token_cases() -> dict[str, tuple[str, str]]:
+    now = int(time.time())
+    good = jwt.encode(claims(), SECRET)
+    header, payload, signature = good.split(".")
+    bob = base64.urlsafe_b64encode(json.dumps(claims(sub="bob")).encode()).rstrip(b"=").decode()
+    none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"JWT"}').rstrip(b"=").decode()
+    no_text = "The claim sub is not a text of 1 to 255 characters."
+    other_algorithm = "The token is not signed with an accepted algorithm."
+    other_audience = "The token is for another audience."
+    critical = {"alg": "HS256", "crit": ["x"], "x": 1}
+    return {
+        "not a token": ("x", NOT_READABLE),
+        "two parts": (f"{header}.{payload}", NOT_READABLE),
+        "four parts": (f"{good}.x", NOT_READABLE),
+        "another user's payload": (f"{header}.{bob}.{signature}", "The token's signature is not valid."),
+        "no signature": (f"{header}.{payload}.", "The token's signature is not valid."),
+        "another secret": (jwt.encode(claims(), "another" * 10), "The token's signature is not valid."),
+        "algorithm none": (f"{none}.{payload}.", other_algorithm),
+        "algorithm HS512": (jwt.encode(claims(), SECRET * 2, "HS512"), other_algorithm),
+        "expired": (jwt.encode(claims(exp=now - 6), SECRET), "The token has expired."),
+        "without exp": (jwt.encode(claims(exp=...), SECRET), "The token has no claim exp."),
+        "without iat": (jwt.encode(claims(iat=...), SECRET), "The token has no claim iat."),
+        "without sub": (jwt.encode(claims(sub=...), SECRET), "The token has no claim sub."),
+        "exp a text": (jwt.encode(claims(exp=str(now + 3600)), SECRET), "The claim exp is not a number."),
+        "iat a truth value": (jwt.encode(claims(iat=True), SECRET), "The claim iat is not a number."),
+        "nbf a text": (jwt.encode(claims(nbf="1"), SECRET), "The claim nbf is not a number."),
+        "exp infinite": (by_hand({"alg": "HS256"}, b'{"sub":"a","iat":1,"exp":1e400}'), NOT_READABLE),
+        "iat in the future": (jwt.encode(claims(iat=now + 3600), SECRET), "The token is not valid yet."),
+        "nbf in the future": (jwt.encode(claims(nbf=now + 3600), SECRET), "The token is not valid yet."),
+        "sub empty": (jwt.encode(claims(sub=""), SECRET), no_text),
+        "sub too long": (jwt.encode(claims(sub="x" * 256), SECRET), no_text),
+        "sub with NUL": (jwt.encode(claims(sub="a\0"), SECRET), no_text),
+        "sub half a surrogate pair": (by_hand({"alg": "HS256"}, json.dumps(claims(sub="\ud800")).encode()), no_text),
+        "sub a number": (by_hand({"alg": "HS256"}, json.dumps(claims(sub=1)).encode()), "The claim sub is not a text."),
+        "payload not an object": (by_hand({"alg": "HS256"}, b"[]"), NOT_READABLE),
+        "payload not JSON": (by_hand({"alg": "HS256"}, b"x"), NOT_READABLE),
+        "payload nested deep": (by_hand({"alg": "HS256"}, b"[" * 4000), NOT_READABLE),
+        "unknown critical header": (by_hand(critical, json.dumps(claims()).encode()), NOT_READABLE),
+        "for an audience while none is configured": (jwt.encode(claims(aud="x"), SECRET), other_audience),
+        "for an empty audience": (jwt.encode(claims(aud=[]), SECRET), other_audience),
+        "too long": ("x" * 8193, "The token is longer than 8192 characters."),
+    }  # fmt: skip
+
+
+CASES = token_cases()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_token_that_breaks_a_rule_is_refused(anonymous: Client, case: str) -> None:
+    token, detail = CASES[case]
+    assert_refused(anonymous.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}), detail)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"exp": int(time.time()) + 3600.5},
+        {"nbf": 1},
+        {"sub": "x" * 255},
+        {"sub": "日本語"},
+        {"email": 1, "name": ["x"]},
+        {"email": "a\0", "name": "x" * 1001},
+        {"iss": "https://anybody.example"},
+    ],
+)
+def test_a_sound_token_is_accepted_and_its_user_can_write(anonymous: Client, changes: dict[str, Any]) -> None:
+    token = jwt.encode(claims(**changes), SECRET)
+    headers = {"Authorization": f"Bearer {token}"}
+    created = anonymous.post("/api/tasks", json={"title": "x"}, headers=headers)
+    assert (created.status_code, created.json()["user_id"]) == (201, changes.get("sub", "alice"))
+
+
+def test_clocks_may_differ_by_five_seconds(anonymous: Client) -> None:
+    now = int(time.time())
+    for changes in ({"exp": now - 3}, {"iat": now + 4}, {"nbf": now + 4}):
+        token = jwt.encode(claims(**changes), SECRET)
+        assert anonymous.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_issuer_and_audience_are_checked_where_they_are_set(
+    make_settings: Callable[..., Settings], conformance: Conformance
+) -> None:
+    settings = make_settings(jwt_issuer="https://issuer.example", jwt_audience="tasks")
+    right = {"iss": "https://issuer.example", "aud": "tasks"}
+    refusals = {
+        "The token is from another issuer.": {"iss": "https://other.example"},
+        "The token is for another audience.": {"aud": ["a", "b"]},
+        "The token has no claim iss.": {"iss": ...},
+        "The token has no claim aud.": {"aud": ...},
+    }
+    with Server(settings) as server, Client(server.url, conformance) as client:
+        for changes in ({}, {"aud": ["other", "tasks"]}):
+            token = jwt.encode(claims(**right | changes), SECRET)
+            assert client.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        for detail, changes in refusals.items():
+            token = jwt.encode(claims(**right | changes), SECRET)
+            assert_refused(client.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}), detail)
+
+
+@pytest.mark.parametrize("audience", ["x", [], ""])
+def test_the_log_names_the_setting_when_an_audience_is_not_configured(
+    audience: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(InvalidToken, match="another audience"):
+        asyncio.run(TokenVerifier(secret=SECRET).verify(jwt.encode(claims(aud=audience), SECRET)))
+    assert "JWT_AUDIENCE" in caplog.text
+
+
+def test_the_user_is_made_from_the_claims_at_the_first_write(make_client: Callable[..., Client], database: Any) -> None:
+    client = make_client(email="a@example.com", name="Alice")
+    client.get("/api/tasks")
+    assert user_row(database, client) == []
+    client.create()
+    assert user_row(database, client) == [{"email": "a@example.com", "name": "Alice"}]
+
+
+def test_users_without_email_or_name_or_with_the_same_email_are_all_made(
+    make_client: Callable[..., Client], database: Any
+) -> None:
+    for other in ({}, {"email": "same@example.com"}, {"email": "same@example.com"}):
+        client = make_client(**other)
+        client.create()
+        assert user_row(database, client) == [{"email": other.get("email"), "name": None}]
+
+
+def user_row(database: Any, client: Client) -> list[dict[str, Any]]:
+    from sqlalchemy import select
+
+    from models.user import User
+
+    return database.rows(client.user, select(User.email, User.name).where(User.id == client.user), {})
