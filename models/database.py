@@ -4,9 +4,10 @@ import select
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import psycopg
 import sqlalchemy.exc
@@ -15,12 +16,21 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Executable, create_engine, event, text
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
+from sqlalchemy import ClauseElement, Connection, Executable, event, text
+from sqlalchemy.dialects import postgresql
 
-from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, LockTimeout, RoleUnbound
+from models.driver import Driver, InThread, OnLoop, Row
+from models.errors import (
+    ConnectionBroken,
+    ConstraintViolated,
+    DatabaseFault,
+    DatabaseUnavailable,
+    LockTimeout,
+    RoleUnbound,
+)
 
-Row = dict[str, Any]
 AnExecutable = TypeVar("AnExecutable", bound=Executable)
 
 # libpq's parameters where the URL does not set them itself.
@@ -41,7 +51,6 @@ PRELUDE = (
 UNBOUND = (
     "SELECT rolname, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
 )
-CANCEL_TIMEOUT = 1  # seconds
 MIGRATION_LOCK = 0x7461736B73  # any number, as long as all processes use the same
 
 
@@ -50,12 +59,32 @@ def read(statement: AnExecutable) -> AnExecutable:
     return statement.execution_options(is_read=True)
 
 
+DIALECT = postgresql.psycopg.dialect()
+_compiled: WeakKeyDictionary[Executable, tuple[str, dict[str, Any]]] = WeakKeyDictionary()
+
+
+def compiled(statement: Executable) -> tuple[str, dict[str, Any]]:
+    """Return the statement as psycopg takes it, and the values that stand in the statement itself.
+
+    Compiling costs more than running, so each statement is to be built once.
+    """
+    if statement not in _compiled:
+        form: Any = cast(ClauseElement, statement).compile(dialect=DIALECT)
+        _compiled[statement] = (
+            str(form),
+            {name: bind.effective_value for bind, name in form.bind_names.items() if not bind.required},
+        )
+    return _compiled[statement]
+
+
 class Database:
     """A pool of connections to one PostgreSQL.
 
     `url` is anything that libpq takes. `pool_size` bounds the connections; a statement that waits for one, runs or
     waits for a lock longer than the timeouts (seconds) raises DatabaseUnavailable. No statement of a user runs as a
     role that row-level security does not bind.
+
+    With `on_loop` every method waits in the event loop, and has to be called by way of `greenlet_spawn`.
     """
 
     def __init__(
@@ -66,14 +95,13 @@ class Database:
         pool_timeout: float = 5,
         statement_timeout: float = 5,
         lock_timeout: float = 2,
+        on_loop: bool = False,
     ) -> None:
-        parameters = CONNECTION_DEFAULTS | conninfo_to_dict(url)
         self._statement_timeout = statement_timeout
         self._lock_timeout = lock_timeout
-        self.engine = create_engine(
-            "postgresql+psycopg://",
-            # Prepared statements do not survive a transaction pooler such as PgBouncer or Neon's.
-            creator=lambda: psycopg.connect(**parameters, prepare_threshold=None),  # type: ignore[arg-type]
+        self._driver: Driver = OnLoop() if on_loop else InThread()
+        self.engine = self._driver.engine(
+            CONNECTION_DEFAULTS | conninfo_to_dict(url),
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
             pool_size=pool_size,
@@ -82,13 +110,12 @@ class Database:
             use_native_hstore=False,
             hide_parameters=True,
         )
-        self._connections: weakref.WeakSet[psycopg.Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._trusted_since = float("-inf")  # connections that are older are replaced
         self._is_disposed = False
         event.listen(self.engine, "connect", self._welcome)
         event.listen(self.engine, "checkout", self._vet)
         event.listen(self.engine, "checkin", self._part)
-        event.listen(self.engine, "do_execute", self._scope)
 
     def rows(
         self,
@@ -112,30 +139,42 @@ class Database:
             f"{(timeout or self._statement_timeout) * 1000:.0f}",
             f"{self._lock_timeout * 1000:.0f}",
         )
+        query, constants = compiled(statement)
+        values = {**constants, **parameters}
         started = time.monotonic()
         with _available():
             try:
-                return self._run(scope, statement, parameters)
-            except sqlalchemy.exc.DBAPIError as error:
+                return self._run(scope, query, values)
+            except ConnectionBroken:
                 is_read = statement.get_execution_options().get("is_read")
-                is_quick = time.monotonic() - started < self._statement_timeout
-                if not (error.connection_invalidated and is_read and is_quick):
+                if not is_read or time.monotonic() - started > self._statement_timeout:
                     raise
-            return self._run(scope, statement, parameters)
+            return self._run(scope, query, values)
 
-    def _run(self, scope: tuple[str, ...], statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        with self.engine.connect() as connection:
-            if connection.info["unbound"]:
-                raise RoleUnbound(connection.info["unbound"])
-            result = connection.execute(statement, parameters, execution_options={"scope": scope})
-            return [dict(row) for row in result.mappings()]
+    def _run(self, scope: tuple[str, ...], query: str, values: Mapping[str, Any]) -> list[Row]:
+        pooled = self.engine.raw_connection()
+        try:
+            if pooled.info["unbound"]:
+                raise RoleUnbound(pooled.info["unbound"])
+            connection: Any = pooled.driver_connection
+            try:
+                return self._driver.run(connection, PRELUDE, scope, query, values)
+            except psycopg.OperationalError as error:
+                if connection.closed:
+                    raise ConnectionBroken(_first_line(error)) from error
+                raise
+        finally:
+            pooled.close()
 
-    def _welcome(self, connection: psycopg.Connection, record: Any) -> None:
-        self._connections.add(connection)
-        unbound = _unbound(connection.execute(UNBOUND).fetchone())
+    def _welcome(self, connection: Any, record: Any) -> None:
+        self._connections.add(record.driver_connection)
+        cursor = connection.cursor()
+        cursor.execute(UNBOUND)
+        unbound = _unbound(cursor.fetchone())
+        cursor.close()
         record.info.update(is_new=True, since=time.monotonic(), unbound=unbound)
 
-    def _vet(self, connection: psycopg.Connection, record: Any, _proxy: Any) -> None:
+    def _vet(self, _connection: Any, record: Any, _proxy: Any) -> None:
         """Replace a pooled connection that is of no use any more, without a round trip.
 
         PostgreSQL says nothing on an idle connection, so one with something to read is at its end.
@@ -143,22 +182,13 @@ class Database:
         if record.info.pop("is_new", False):
             return
         is_stale = record.info["unbound"] or record.info["since"] < self._trusted_since
-        if is_stale or _is_readable(connection.pgconn.socket):
+        if is_stale or _is_readable(record.driver_connection.pgconn.socket):
             raise sqlalchemy.exc.DisconnectionError("of no use any more")
 
-    def _part(self, connection: psycopg.Connection | None, _record: Any) -> None:
-        if self._is_disposed and connection:
-            connection.close()  # the pool that it goes back to is no one's any more
-
-    def _scope(self, cursor: psycopg.Cursor, statement: str, parameters: Any, context: Any) -> bool | None:
-        """Send the scope and the statement in one pipeline: one implicit transaction, one round trip."""
-        scope = context.execution_options.get("scope")
-        if scope is None:
-            return None
-        with cursor.connection.pipeline():
-            cursor.connection.execute(PRELUDE, scope)
-            cursor.execute(statement, parameters)
-        return True
+    def _part(self, connection: Any, record: Any) -> None:
+        """Close a connection that does not come back as it was lent, or that nobody needs any more."""
+        if connection and (self._is_disposed or not _is_idle(record.driver_connection.pgconn)):
+            record.invalidate()
 
     def check(self) -> None:
         """Raise DatabaseUnavailable unless the database answers and its schema is the one that this code needs.
@@ -202,9 +232,7 @@ class Database:
         self._is_disposed = True
         self.engine.dispose()
         for connection in list(self._connections):
-            if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+            self._driver.cancel(connection)
 
 
 _UNAVAILABLE = (
@@ -226,17 +254,23 @@ def _available(*more: type[psycopg.Error]) -> Iterator[None]:
         yield
     except sqlalchemy.exc.TimeoutError as error:  # no connection became free
         raise DatabaseUnavailable(str(error)) from error
-    except sqlalchemy.exc.DBAPIError as error:
-        message = str(error.orig).partition("\n")[0]
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+        original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        message = _first_line(original)
+        if isinstance(original, psycopg.errors.LockNotAvailable):
             raise LockTimeout(message) from error
-        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege) and more:
+        if isinstance(original, psycopg.errors.InsufficientPrivilege) and more:
             message += "; grant the role what it lacks, or migrate as the role that owns the schema"
-        if isinstance(error.orig, (*_UNAVAILABLE, *more)):
+        if isinstance(original, (*_UNAVAILABLE, *more)):
             raise DatabaseUnavailable(message) from error
         # Not from the error: it holds what the user wrote, and a traceback would show it.
-        kind = ConstraintViolated if isinstance(error.orig, psycopg.IntegrityError) else DatabaseFault
-        raise kind(f"{type(error.orig).__name__}: {message}") from None
+        kind = ConstraintViolated if isinstance(original, psycopg.IntegrityError) else DatabaseFault
+        raise kind(f"{type(original).__name__}: {message}") from None
+
+
+def _first_line(error: BaseException | None) -> str:
+    """Return the message without the lines that tell what the user wrote."""
+    return str(error).partition("\n")[0]
 
 
 def _unbound(role_found: Any) -> str | None:
@@ -246,6 +280,10 @@ def _unbound(role_found: Any) -> str | None:
     role, is_superuser = role_found
     attribute = "is a superuser" if is_superuser else "has BYPASSRLS"
     return f"the role {role} {attribute}, so that row-level security does not bind it; connect as a role without either"
+
+
+def _is_idle(pgconn: PGconn) -> bool:
+    return pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
 
 
 def _is_readable(descriptor: int) -> bool:

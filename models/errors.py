@@ -37,6 +37,10 @@ class DatabaseUnavailable(Exception):
     """The database cannot be reached, is overloaded, or its schema is not in place yet."""
 
 
+class ConnectionBroken(DatabaseUnavailable):
+    """The connection broke while a statement ran; whether it was carried out is not known."""
+
+
 class RoleUnbound(DatabaseUnavailable):
     """The role that the application connects as is not bound by row-level security."""
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -29,9 +30,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
-from models.database import Database, Row, read
+from models.database import Database, read
+from models.driver import Row
 from models.errors import ConstraintViolated, KeyInUse, KeyReused, LockTimeout
-from models.task import ANSWER, INSERT, NEW_USER, columns, owner
+from models.task import ANSWER, INSERT, NEW_USER, columns, owner, placeholders
 
 LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3
@@ -82,8 +84,9 @@ def create_task_once(
     """
     user_id = claims["sub"]
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
-    parameters = {**owner(claims), "the_key": key, "fingerprint": fingerprint}
-    statement = _create_statement(fields)
+    parameters = {**owner(claims), **columns(fields), "the_key": key, "fingerprint": fingerprint}
+    lookup = {"the_user": user_id, "the_key": key}
+    statement = _create(frozenset(fields))
     for _ in range(ATTEMPTS):
         try:
             (row,) = database.rows(user_id, statement, parameters)
@@ -91,11 +94,11 @@ def create_task_once(
         except LockTimeout as error:
             raise KeyInUse from error
         except ConstraintViolated:  # the key is there, or the user was erased a moment ago
-            for found in database.rows(user_id, REPLAY, parameters):
+            for found in database.rows(user_id, REPLAY, lookup):
                 if found["fingerprint"] != fingerprint:
                     raise KeyReused from None
                 return as_answered(found["task"]), True
-            database.rows(user_id, EXPIRE, parameters)
+            database.rows(user_id, EXPIRE, lookup)
     raise KeyInUse
 
 
@@ -104,9 +107,10 @@ def sweep(database: Database) -> int:
     return len(database.rows("", SWEEP, {}, probe=EXPIRED_KEYS))
 
 
-def _create_statement(fields: Mapping[str, Any]) -> Executable:
+@cache
+def _create(fields: frozenset[str]) -> Executable:
     """Return the statement that stores the user where they are new, the task, and the key with the task's answer."""
-    new_task = INSERT.values(**columns(fields)).cte("new_task")
+    new_task = INSERT.values(placeholders(fields)).cte("new_task")
     kept = (
         insert(IdempotencyKey)
         .from_select(

@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import Integer, bindparam, delete, func, not_, select
 
 from models.base import CodePoints
-from models.database import Database, Row, read
+from models.database import Database, read
+from models.driver import Row
 from models.idempotency import IdempotencyKey, as_answered
 from models.task import ANSWER, THE_USER, Task, utc
 from models.user import User
@@ -16,20 +17,22 @@ BATCH = 500  # rows that an export holds in memory at the most
 ERASURE_TIMEOUT = 120.0  # seconds; an erasure takes as long as the user has tasks
 
 IS_ME = User.id == bindparam("the_user")
-SUMMARY = select(
-    select(User.email).where(IS_ME).scalar_subquery().label("email"),
-    select(User.name).where(IS_ME).scalar_subquery().label("name"),
-    func.count().filter(not_(Task.completed)).label("pending"),
-    func.count().filter(Task.completed).label("completed"),
-).where(THE_USER)
-USER = select(User.id, User.email, User.name, utc(User.created_at), utc(User.updated_at)).where(IS_ME)
-TASKS = (
+SUMMARY = read(
+    select(
+        select(User.email).where(IS_ME).scalar_subquery().label("email"),
+        select(User.name).where(IS_ME).scalar_subquery().label("name"),
+        func.count().filter(not_(Task.completed)).label("pending"),
+        func.count().filter(Task.completed).label("completed"),
+    ).where(THE_USER)
+)
+USER = read(select(User.id, User.email, User.name, utc(User.created_at), utc(User.updated_at)).where(IS_ME))
+TASKS = read(
     select(*ANSWER)
     .where(THE_USER, Task.id > bindparam("after", type_=Task.id.type))
     .order_by(Task.id)
     .limit(bindparam("limit", type_=Integer))
 )
-KEYS = (
+KEYS = read(
     select(IdempotencyKey.key, IdempotencyKey.task, utc(IdempotencyKey.created_at))
     .where(IdempotencyKey.user_id == bindparam("the_user"), IdempotencyKey.key > bindparam("after", type_=CodePoints))
     .order_by(IdempotencyKey.key)
@@ -40,13 +43,13 @@ ERASE = delete(User).where(IS_ME).returning(User.id)
 
 def summary(database: Database, user_id: str) -> Row:
     """Return `email`, `name` and how many tasks are `pending` and `completed`; zeros and None for a new user."""
-    (row,) = database.rows(user_id, read(SUMMARY), {"the_user": user_id})
+    (row,) = database.rows(user_id, SUMMARY, {"the_user": user_id})
     return row
 
 
 def user(database: Database, user_id: str) -> Row | None:
     """Return the stored user, None for one who has not written anything yet."""
-    rows = database.rows(user_id, read(USER), {"the_user": user_id})
+    rows = database.rows(user_id, USER, {"the_user": user_id})
     return rows[0] if rows else None
 
 
@@ -67,6 +70,6 @@ def erase(database: Database, user_id: str) -> None:
 
 
 def _all(database: Database, user_id: str, statement: Any, key: str, after: Any) -> Iterator[list[Row]]:
-    while rows := database.rows(user_id, read(statement), {"the_user": user_id, "after": after, "limit": BATCH}):
+    while rows := database.rows(user_id, statement, {"the_user": user_id, "after": after, "limit": BATCH}):
         yield rows
         after = rows[-1][key]

@@ -4,9 +4,10 @@ Every statement names its user and runs as that user under row-level security; o
 what the first did not find.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     DateTime,
+    Executable,
     ForeignKey,
     Index,
     Integer,
@@ -35,7 +37,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
-from models.database import Database, Row, read
+from models.database import Database, read
+from models.driver import Row
 from models.errors import ConstraintViolated, TaskForbidden, TaskNotFound, VersionMismatch
 from models.user import User
 
@@ -105,7 +108,6 @@ NEW_USER = (
     .cte("new_user")
 )
 INSERT = insert(Task).values(user_id=bindparam("the_user")).returning(*ANSWER)
-CREATE = INSERT.add_cte(NEW_USER)
 # The one row with this id, whoever owns it; of another user's task not even the version.
 PROBE = read(
     select(case((Task.user_id == func.current_setting("app.user_id"), Task.version)).label("version")).where(
@@ -121,17 +123,18 @@ class Precondition:
     versions: tuple[int, ...] | None = None
     other_than: tuple[int, ...] = ()
 
-    def narrow(self, statement: Any) -> Any:
-        """Return the statement with this condition, to be checked together with the write."""
-        if self.versions is not None:
-            statement = statement.where(Task.version == func.any(bindparam("versions", self.versions, ARRAY)))
-        if self.other_than:
-            statement = statement.where(Task.version != func.all(bindparam("other_than", self.other_than, ARRAY)))
-        return statement
+    @property
+    def parameters(self) -> dict[str, list[int]]:
+        """The values for the conditions that a statement is to have."""
+        parameters = {"other_than": list(self.other_than)} if self.other_than else {}
+        return parameters if self.versions is None else parameters | {"versions": list(self.versions)}
 
 
-ARRAY = postgresql.ARRAY(Integer)
 ALWAYS = Precondition()
+CONDITIONS = {
+    "versions": Task.version == func.any(bindparam("versions", type_=postgresql.ARRAY(Integer))),
+    "other_than": Task.version != func.all(bindparam("other_than", type_=postgresql.ARRAY(Integer))),
+}
 
 
 def get_task(database: Database, user_id: str, task_id: str) -> Row:
@@ -144,11 +147,11 @@ def get_task(database: Database, user_id: str, task_id: str) -> Row:
 
 def create_task(database: Database, claims: Mapping[str, Any], fields: Mapping[str, Any]) -> Row:
     """Store a new task of the user that `claims` describe, and the user with it where they are new."""
-    statement = CREATE.values(**columns(fields))
+    statement, parameters = _create(frozenset(fields)), {**owner(claims), **columns(fields)}
     try:
-        (row,) = database.rows(claims["sub"], statement, owner(claims))
+        (row,) = database.rows(claims["sub"], statement, parameters)
     except ConstraintViolated:  # the user was erased between the two parts of the statement
-        (row,) = database.rows(claims["sub"], statement, owner(claims))
+        (row,) = database.rows(claims["sub"], statement, parameters)
     return row
 
 
@@ -163,8 +166,8 @@ def update_task(
 
     Raises TaskNotFound, TaskForbidden, VersionMismatch.
     """
-    statement = UPDATE.values(**columns(fields)) if fields else GET
-    return _one(database, user_id, task_id, statement, precondition)
+    statement = _update(frozenset(fields)) if fields else GET
+    return _one(database, user_id, task_id, statement, precondition, columns(fields))
 
 
 def toggle_task(database: Database, user_id: str, task_id: str, precondition: Precondition = ALWAYS) -> Row:
@@ -188,15 +191,30 @@ def owner(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {"the_user": claims["sub"], "the_email": claims["email"], "the_name": claims["name"]}
 
 
+def placeholders(fields: frozenset[str]) -> dict[str, Any]:
+    """Return what a statement sets its columns to when it writes these fields; `columns` has the values."""
+    return {name: bindparam(f"new_{name}", type_=Task.__table__.c[name].type) for name in _names(sorted(fields))}
+
+
 def columns(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the fields of a request, already validated, into column values."""
-    values = dict(fields)
-    for name in ("title", "description"):
-        if name in values:
-            values[f"{name}_folded"] = fold(values[name])
-    if values.get("due_date") is not None:
-        values["due_date"] = instant(values["due_date"])
+    """Return the values of the fields of a request, already validated, for `placeholders`."""
+    values = {f"new_{name}": fields[name] for name in fields}
+    for name in FOLDED:
+        if name in fields:
+            values[f"new_{name}_folded"] = fold(fields[name])
+    if fields.get("due_date") is not None:
+        values["new_due_date"] = instant(fields["due_date"])
     return values
+
+
+FOLDED = ("title", "description")
+
+
+def _names(fields: Iterable[str]) -> Iterator[str]:
+    for name in fields:
+        yield name
+        if name in FOLDED:
+            yield f"{name}_folded"
 
 
 def fold(string: str | None) -> str | None:
@@ -209,9 +227,35 @@ def instant(string: str) -> datetime:
     return datetime.fromisoformat(string.upper()).astimezone(UTC)
 
 
-def _one(database: Database, user_id: str, task_id: str, statement: Any, precondition: Precondition = ALWAYS) -> Row:
+@cache
+def _create(fields: frozenset[str]) -> Executable:
+    return INSERT.values(placeholders(fields)).add_cte(NEW_USER)
+
+
+@cache
+def _update(fields: frozenset[str]) -> Executable:
+    return UPDATE.values(placeholders(fields))
+
+
+@cache
+def _conditional(statement: Any, *conditions: str) -> Any:
+    """Return the statement with conditions that are checked together with the write."""
+    return statement.where(*(CONDITIONS[name] for name in conditions))
+
+
+def _one(
+    database: Database,
+    user_id: str,
+    task_id: str,
+    statement: Any,
+    precondition: Precondition = ALWAYS,
+    values: Mapping[str, Any] | None = None,
+) -> Row:
     the_task = {"the_task": UUID(task_id)}
-    rows = database.rows(user_id, precondition.narrow(statement), {"the_user": user_id, **the_task})
+    conditions = precondition.parameters
+    if conditions:
+        statement = _conditional(statement, *conditions)
+    rows = database.rows(user_id, statement, {"the_user": user_id, **the_task, **conditions, **(values or {})})
     if rows:
         return rows[0]
     found = database.rows(user_id, PROBE, the_task, probe=task_id.lower())

@@ -24,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from models.base import CodePoints, Instant
-from models.database import Database, Row, read
+from models.database import Database, read
+from models.driver import Row
 from models.task import ANSWER, THE_USER, Task, fold, instant
 
 

@@ -3,24 +3,22 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import anyio.to_thread
 import flask
 from connexion.apps.abstract import AbstractApp
-from connexion.apps.asynchronous import AsyncApp
 from connexion.apps.flask import FlaskApp
 from connexion.exceptions import ProblemException
 from connexion.jsonifier import Jsonifier
 from connexion.middleware.context import ContextMiddleware
 from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
-from connexion.middleware.request_validation import RequestValidationMiddleware
 from connexion.middleware.response_validation import ResponseValidationMiddleware
-from connexion.middleware.routing import RoutingMiddleware
 from connexion.middleware.security import SecurityMiddleware
+from sqlalchemy.util import greenlet_spawn
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
@@ -34,11 +32,12 @@ from models.database import Database
 from models.errors import DatabaseUnavailable, RoleUnbound
 from openapi.contract import Contract
 from openapi.documentation import Documentation
-from openapi.middleware import Cors, Guard, Queue, RequestContext, SizeLimit
+from openapi.middleware import Compression, Cors, Guard, Queue, RequestContext, SizeLimit
+from openapi.operation import OnLoopApp, Routing
 from openapi.problems import answer
 from openapi.rate_limit import RateLimit, RateLimiter
 from openapi.settings import Settings
-from openapi.validation import VALIDATORS, check_formats
+from openapi.validation import VALIDATORS, RequestValidation, check_formats
 
 logger = logging.getLogger(__name__)
 
@@ -46,23 +45,32 @@ logger = logging.getLogger(__name__)
 class Host(NamedTuple):
     """What the handlers run under: Connexion's application, and the streamed answer that it takes.
 
-    `threads` is how many a host has of its own, each taken until its answer is sent; None for AnyIO's.
+    `run` runs a function that waits for the database. `threads` is how many a host has of its own, each taken until its
+    answer is sent; None for a host whose handlers wait in the event loop.
     """
 
     app: type[AbstractApp]
     stream: Stream
+    run: Callable[..., Awaitable[Any]]
     threads: int | None = None
 
 
 def _asgi_stream(content: Iterator[bytes], headers: dict[str, str]) -> StreamingResponse:
-    return StreamingResponse(content, media_type="application/json", headers=headers)
+    async def chunks() -> AsyncIterator[bytes]:
+        while chunk := await greenlet_spawn(next, content, b""):
+            yield chunk
+
+    return StreamingResponse(chunks(), media_type="application/json", headers=headers)
 
 
 def _flask_stream(content: Iterator[bytes], headers: dict[str, str]) -> flask.Response:
     return flask.Response(content, mimetype="application/json", headers=headers)
 
 
-HOSTS = {"asgi": Host(AsyncApp, _asgi_stream), "flask": Host(FlaskApp, _flask_stream, threads=10)}
+HOSTS = {
+    "asgi": Host(OnLoopApp, _asgi_stream, greenlet_spawn),
+    "flask": Host(FlaskApp, _flask_stream, anyio.to_thread.run_sync, threads=10),
+}
 SWEEP_INTERVAL = 600  # seconds
 RETRY_INTERVAL = 1  # seconds between attempts to reach a database that was away at the start
 
@@ -86,13 +94,14 @@ def create_app(settings: Settings | None = None, *, validate_responses: bool = F
     settings = settings or Settings.load()
     contract = Contract()
     check_formats(contract.document)
+    host = HOSTS[settings.server_framework]
     database = Database(
         settings.external_database_url or embedded.start(settings.data_dir / "postgres"),
         pool_size=settings.database_pool_size,
         statement_timeout=settings.statement_timeout,
         lock_timeout=settings.lock_timeout,
+        on_loop=host.threads is None,
     )
-    host = HOSTS[settings.server_framework]
     tokens = token_verifier(settings)
     limit = settings.requests_per_minute
     limiter = RateLimiter(limit, settings.rate_limit_storage) if limit else None
@@ -105,22 +114,23 @@ def create_app(settings: Settings | None = None, *, validate_responses: bool = F
     app = host.app(
         __name__,
         middlewares=[  # from the outside in
+            LifespanMiddleware,
             partial(RequestContext, contract=contract, context=context),
             partial(Cors, contract=contract, origins=settings.origins),
+            Compression,
             ExceptionMiddleware,
             SizeLimit,
             partial(Documentation, contract=contract),
             Guard,
-            RoutingMiddleware,
+            Routing,
             SecurityMiddleware,
             partial(RateLimit, limiter=limiter),
-            RequestValidationMiddleware,
-            ResponseValidationMiddleware,
-            LifespanMiddleware,
+            RequestValidation,
+            *([ResponseValidationMiddleware] if validate_responses else []),
             partial(Queue, turns=_turns(host, settings), until_sent=host.threads is not None),
             ContextMiddleware,
         ],
-        lifespan=_lifespan(database, tokens, limiter, settings),
+        lifespan=_lifespan(host, database, tokens, limiter),
         jsonifier=OrjsonJsonifier(),
         validator_map=VALIDATORS,
         validate_responses=validate_responses,
@@ -148,14 +158,12 @@ def token_verifier(settings: Settings) -> TokenVerifier:
 
 
 def _lifespan(
-    database: Database, tokens: TokenVerifier, limiter: RateLimiter | None, settings: Settings
+    host: Host, database: Database, tokens: TokenVerifier, limiter: RateLimiter | None
 ) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
-        # As many threads as connections: requests queue for a thread, and a thread never waits for a connection.
-        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.database_pool_size
-        migration = asyncio.create_task(_migrate(database))
-        sweep = asyncio.create_task(_sweep(database))
+        migration = asyncio.create_task(_migrate(host, database))
+        sweep = asyncio.create_task(_sweep(host, database))
         if tokens.key_set:
             await tokens.key_set.refresh()
         await asyncio.wait([migration], timeout=RETRY_INTERVAL)
@@ -164,17 +172,17 @@ def _lifespan(
         sweep.cancel()
         if limiter:
             await limiter.close()
-        database.dispose()
+        await host.run(database.dispose)
 
     return lifespan
 
 
-async def _migrate(database: Database) -> None:
+async def _migrate(host: Host, database: Database) -> None:
     """Bring the schema up to date, as soon as the database can be reached."""
     while True:
         try:
-            await anyio.to_thread.run_sync(database.migrate)
-            await anyio.to_thread.run_sync(database.check)
+            await host.run(database.migrate)
+            await host.run(database.check)
             return
         except RoleUnbound as error:
             logger.error("no task is served: %s", error)
@@ -186,12 +194,12 @@ async def _migrate(database: Database) -> None:
         await asyncio.sleep(RETRY_INTERVAL)
 
 
-async def _sweep(database: Database) -> None:
+async def _sweep(host: Host, database: Database) -> None:
     """Erase expired idempotency keys from time to time."""
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
-            while await anyio.to_thread.run_sync(idempotency.sweep, database) == idempotency.SWEEP_SIZE:
+            while await host.run(idempotency.sweep, database) == idempotency.SWEEP_SIZE:
                 pass
         except Exception as error:
             logger.warning("expired idempotency keys were not erased, trying again later: %s", error)

@@ -21,6 +21,8 @@ from openapi.protocol import HttpProtocol
 from openapi.settings import InvalidSettings, Settings
 
 DAY = 24 * 60 * 60  # seconds
+# psycopg cannot wait in the event loop that is usual on Windows.
+EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
 SHUTDOWN = 10  # seconds for requests in flight to end
 
 
@@ -79,6 +81,7 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN,
         http=HttpProtocol,
+        loop=EVENT_LOOP,
         ws="none",
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
     )

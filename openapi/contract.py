@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 CONTRACT = Path(__file__).parent / "contracts" / "rest-api.yaml"
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -28,28 +29,45 @@ class Endpoint:
         return ", ".join([*self.operations, "OPTIONS"])
 
 
+class Route(NamedTuple):
+    """What the contract has at a path, and the parameters in that path."""
+
+    endpoint: Endpoint
+    parameters: dict[str, str]
+
+
 class Contract:
     """The OpenAPI document of this service."""
 
     def __init__(self, path: Path = CONTRACT) -> None:
-        self.document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self.document: dict[str, Any] = yaml.load(path.read_bytes(), Loader)  # noqa: S506 (it is a safe one)
         self.endpoints = [
             Endpoint(
                 template,
-                re.compile(re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(template))),
+                re.compile(re.sub(r"\\\{(.*?)\\\}", r"(?P<\1>[^/]+)", re.escape(template))),
                 {method.upper(): item[method] for method in METHODS if method in item},
             )
             for template, item in self.document["paths"].items()
         ]
+        self._fixed = {endpoint.template: endpoint for endpoint in self.endpoints if "{" not in endpoint.template}
         identifiers = [operation["operationId"] for operation in self._operations()]
         for identifier in identifiers:
             if identifiers.count(identifier) > 1:
                 # Connexion would let the last one win, with the security of that one.
                 raise ValueError(f"{path}: the operationId {identifier} is there more than once")
 
-    def endpoint(self, path: str) -> Endpoint | None:
-        """Return what the contract has at this path, which is already percent-decoded."""
-        return next((endpoint for endpoint in self.endpoints if endpoint.pattern.fullmatch(path)), None)
+    def route(self, path: str) -> Route | None:
+        """Return what the contract has at this path, which is already percent-decoded.
+
+        A path without parameters goes before one that has them.
+        """
+        if path in self._fixed:
+            return Route(self._fixed[path], {})
+        for endpoint in self.endpoints:
+            found = endpoint.pattern.fullmatch(path)
+            if found:
+                return Route(endpoint, found.groupdict())
+        return None
 
     @cached_property
     def templates(self) -> dict[str, str]:

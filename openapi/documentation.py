@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openapi.contract import Contract
 
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same in C, where PyYAML was built with it
 PAGE: Final = Path(__file__).parent / "swagger_ui"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -38,7 +39,7 @@ class Documentation:
     def __init__(self, app: ASGIApp, *, contract: Contract) -> None:
         self.app = app
         as_json = orjson.dumps(contract.public)
-        as_yaml = yaml.safe_dump(contract.public, sort_keys=False, allow_unicode=True).encode()
+        as_yaml = yaml.dump(contract.public, Dumper=Dumper, sort_keys=False, allow_unicode=True).encode()
         self.router = Router(
             [
                 Route("/docs", _file("index.html")),

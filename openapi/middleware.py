@@ -10,11 +10,12 @@ from typing import Any, Final
 from connexion.lifecycle import ConnexionRequest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import DatabaseUnavailable
-from openapi.contract import Contract, Endpoint
+from openapi.contract import Contract, Endpoint, Route
 from openapi.problems import NO_PATH, InputError, Problem, bad_input
 
 access_log = logging.getLogger("tasks_api.access")
@@ -25,6 +26,8 @@ MAX_HEADERS: Final = 32 * 1024  # bytes of all names and values
 MAX_HEADER_COUNT: Final = 100
 MAX_BODY: Final = 64 * 1024  # bytes
 BODY_TIMEOUT = 30  # seconds
+COMPRESSED_SIZE: Final = 1024  # bytes
+COMPRESSION_LEVEL: Final = 4  # more takes twice the time for a few percent
 HSTS: Final = "max-age=31536000"  # a year; subdomains are not this service's to decide on
 CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -52,9 +55,9 @@ class RequestContext:
         if not SANE_REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8)
         context = ConnexionRequest(scope).context
-        endpoint = self.contract.endpoint(scope["path"])
+        route = self.contract.route(scope["path"])
         answer_headers = _security_headers(scope)
-        context.update(self.context, request_id=request_id, endpoint=endpoint, answer_headers=answer_headers)
+        context.update(self.context, request_id=request_id, route=route, answer_headers=answer_headers)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -74,7 +77,7 @@ class RequestContext:
             access_log.info(
                 "%s %s %s %.1fms user=%r request=%s",
                 scope["method"],
-                endpoint.template if endpoint else "-",
+                route.endpoint.template if route else "-",
                 status,
                 (time.perf_counter() - started) * 1000,
                 context.get("user"),
@@ -113,6 +116,32 @@ class Cors(CORSMiddleware):
         return Response(status_code=204, headers=headers)
 
 
+class Compression(GZipMiddleware):
+    """Compresses what is larger than COMPRESSED_SIZE, for clients that ask for it.
+
+    Answers with an entity tag are left as they are: a compressed one would need a tag of its own (RFC 9110, section
+    8.8.3.3), and it is the version of a task, which is small.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, minimum_size=COMPRESSED_SIZE, compresslevel=COMPRESSION_LEVEL)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and _is_compressible(scope):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def _is_compressible(scope: Scope) -> bool:
+    route: Route | None = ConnexionRequest(scope).context["route"]
+    if route is None:
+        return bool(scope["path"].startswith("/openapi."))
+    answers = route.endpoint.operations.get(scope["method"], {}).get("responses", {})
+    return "ETag" not in answers.get("200", answers.get("201", {})).get("headers", {})
+
+
 class SizeLimit:
     """Refuses what is too large, before anything else looks at it."""
 
@@ -148,9 +177,10 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        endpoint: Endpoint | None = ConnexionRequest(scope).context["endpoint"]
-        if endpoint is None:
+        route: Route | None = ConnexionRequest(scope).context["route"]
+        if route is None:
             raise NO_PATH
+        endpoint = route.endpoint
         if scope["method"] == "OPTIONS":
             await Response(status_code=204, headers={"Allow": endpoint.allow})(scope, receive, send)
             return
@@ -175,6 +205,8 @@ async def _limited(scope: Scope, receive: Receive, headers: Headers) -> Receive 
 
     A chunked body, which Connexion takes for none, gets its length.
     """
+    context = ConnexionRequest(scope).context
+    context["content"] = b""
     too_large = Problem(413, "content_too_large", f"The request body is larger than {MAX_BODY} bytes.")
     is_chunked = "transfer-encoding" in headers
     length = int(headers.get("content-length", 0))
@@ -202,6 +234,7 @@ async def _limited(scope: Scope, receive: Receive, headers: Headers) -> Receive 
             *((name, value) for name, value in scope["headers"] if name != b"transfer-encoding"),
             (b"content-length", str(len(body)).encode()),
         ]
+    context["content"] = body
     whole: Message = {"type": "http.request", "body": body, "more_body": False}
     is_read = False
 

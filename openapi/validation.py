@@ -1,7 +1,8 @@
 """Validation of requests and answers against the contract, with every schema compiled once.
 
-Connexion calls these classes through its `validator_map`. They refuse what JSON and URLs allow but PostgreSQL cannot
-store or two readers would read differently: duplicate names, NaN, huge numbers, lone surrogates, deep nesting.
+Connexion's own middleware makes its validators anew for every request; this one stands in for it. It refuses what JSON
+and URLs allow but PostgreSQL cannot store or two readers would read differently: duplicate names, NaN, huge numbers,
+lone surrogates, deep nesting.
 """
 
 import json
@@ -14,9 +15,11 @@ from urllib.parse import parse_qs
 import jsonschema_rs
 from connexion.exceptions import NonConformingResponseBody
 from connexion.lifecycle import ConnexionRequest
-from connexion.validators.abstract import AbstractRequestBodyValidator, AbstractResponseBodyValidator
+from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
+from connexion.operations.abstract import AbstractOperation
+from connexion.validators.abstract import AbstractResponseBodyValidator
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openapi.problems import MAX_ECHO, InputError, bad_input, pointer
 
@@ -129,77 +132,93 @@ def compiled(schema: Schema) -> CompiledSchema:
     return _compiled[id(schema)][1]
 
 
-class BodyValidator(AbstractRequestBodyValidator):
-    """Checks a JSON request body."""
+class RequestOperation:
+    """Checks the requests of one operation, and puts what they say into the request's context.
 
-    async def wrap_receive(self, receive: Receive, *, scope: Scope) -> tuple[Receive, Scope]:
-        """Read and check the body, and hand it on.
-
-        Raises Problem (400).
-        """
-        messages: list[Message] = [await receive()]
-        while messages[-1].get("more_body"):
-            messages.append(await receive())
-        content = b"".join(message.get("body", b"") for message in messages)
-        if content or self._required:
-            errors = compiled(self._schema).errors("body", parse_json(content))
-            if errors:
-                raise bad_input(*errors)
-        return self._insert_messages(receive, messages=messages), scope
-
-
-class ParameterValidator:
-    """Checks path, query and header parameters as they stand in the request, before anything is converted.
-
-    Connexion hands path and query parameters to the handler. Those of headers go there by the request's context, in
-    lower case and with underscores.
+    There handlers find it by name: parameters (headers in lower case with underscores) as they are or by their
+    defaults, and `body`, which is an empty object where there is none.
     """
 
-    def __init__(self, parameters: list[Schema], **_options: Any) -> None:
-        self._parameters = {(one["in"], one["name"].lower()): one for one in parameters}
+    def __init__(self, next_app: ASGIApp, operation: AbstractOperation) -> None:
+        self._next_app = next_app
+        self._parameters = {(one["in"], one["name"].lower()): one for one in operation.parameters}
+        self._headers = [name for place, name in self._parameters if place == "header"]
+        self._schemas = {key: compiled(one["schema"]) for key, one in self._parameters.items()}
+        self._defaults = {
+            name: one["schema"]["default"] for (_, name), one in self._parameters.items() if "default" in one["schema"]
+        }
+        self._required = [key for key, one in self._parameters.items() if one.get("required")]
+        self._bodies = {name: compiled(operation.body_schema(name)) for name in operation.consumes}
+        self._is_body_required = bool(self._bodies) and operation.request_body.get("required", False)
 
-    def validate(self, scope: Scope) -> None:
-        """Check the parameters of a request.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request.
 
         Raises Problem (400).
         """
-        headers = self._headers(scope)
-        errors = [
-            *self._check("path", ((name, [text]) for name, text in scope["path_params"].items())),
-            *self._check("query", _query(scope).items()),
-            *self._check("header", headers.items()),
-        ]
-        if errors:
-            raise bad_input(*errors)
-        ConnexionRequest(scope).context.update({name.replace("-", "_"): ", ".join(headers[name]) for name in headers})
+        context = ConnexionRequest(scope).context
+        context.update(self._defaults)
+        context.update(self._read(scope))
+        if self._bodies:
+            context["body"] = self._body(Headers(scope=scope), context["content"])
+        await self._next_app(scope, receive, send)
 
-    def _headers(self, scope: Scope) -> dict[str, list[str]]:
-        """Return the values of the headers that are parameters, by their names in lower case."""
+    def _read(self, scope: Scope) -> dict[str, Any]:
         headers = Headers(scope=scope)
-        names = (name for place, name in self._parameters if place == "header")
-        return {name: headers.getlist(name) for name in names if name in headers}
-
-    def _check(self, place: str, given: Iterable[tuple[str, list[str]]]) -> Iterable[InputError]:
-        seen = set()
-        for name, texts in given:
-            seen.add(name)
+        given = {("path", name): [text] for name, text in scope["path_params"].items()}
+        given |= {("query", name): texts for name, texts in _query(scope).items()}
+        given |= {("header", name): headers.getlist(name) for name in self._headers if name in headers}
+        values: dict[str, Any] = {}
+        errors: list[InputError] = []
+        for (place, name), texts in given.items():
             parameter = self._parameters.get((place, name))
             if parameter is None:
-                yield InputError(place, pointer(name), "is not known here")
-            elif parameter["schema"]["type"] == "array":
-                yield from compiled(parameter["schema"]).errors(place, texts, name)
-            elif len(texts) > 1 and not parameter.get("x-list"):
-                yield InputError(place, pointer(parameter["name"]), "is given more than once")
+                errors.append(InputError(place, pointer(name), "is not known here"))
+            elif len(texts) > 1 and parameter["schema"]["type"] != "array" and not parameter.get("x-list"):
+                errors.append(InputError(place, pointer(parameter["name"]), "is given more than once"))
             else:
-                text = ", ".join(texts)
-                yield from compiled(parameter["schema"]).errors(place, _value(text, parameter), parameter["name"])
-        for (where, name), parameter in self._parameters.items():
-            if where == place and parameter.get("required") and name not in seen:
-                yield InputError(place, pointer(parameter["name"]), "is missing")
+                values[name.replace("-", "_")] = value = _value(texts, parameter)
+                errors += self._schemas[place, name].errors(place, value, parameter["name"])
+        for place, name in self._required:
+            if (place, name) not in given:
+                errors.append(InputError(place, pointer(self._parameters[place, name]["name"]), "is missing"))
+        if errors:
+            raise bad_input(*errors)
+        return values
+
+    def _body(self, headers: Headers, content: bytes) -> Any:
+        if not content and not self._is_body_required:
+            return {}
+        body = parse_json(content)
+        errors = self._bodies[headers["content-type"]].errors("body", body)
+        if errors:
+            raise bad_input(*errors)
+        return body
 
 
-def _value(text: str, parameter: Schema) -> Any:
+class RequestAPI(RoutedAPI[RequestOperation]):
+    """The operations of the contract, each with its schemas compiled."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_paths()
+
+    def make_operation(self, operation: AbstractOperation) -> RequestOperation:
+        """Compile the schemas of an operation."""
+        return RequestOperation(self.next_app, operation)
+
+
+class RequestValidation(RoutedMiddleware[RequestAPI]):
+    """Checks requests as they stand, before anything is converted."""
+
+    api_cls = RequestAPI
+
+
+def _value(texts: list[str], parameter: Schema) -> Any:
     """Return what the text of a parameter stands for, in its one JSON spelling; else the text."""
+    if parameter["schema"]["type"] == "array":
+        return texts
+    text = ", ".join(texts)
     if parameter["schema"]["type"] == "integer" and INTEGER.fullmatch(text):
         return int(text)
     if parameter["schema"]["type"] == "boolean":
@@ -219,11 +238,7 @@ class ResponseValidator(AbstractResponseBodyValidator):
             raise NonConformingResponseBody(detail=str(errors))
 
 
-VALIDATORS: Final = {
-    "body": {"application/json": BodyValidator, "application/merge-patch+json": BodyValidator},
-    "parameter": ParameterValidator,
-    "response": {"application/json": ResponseValidator},
-}
+VALIDATORS: Final = {"response": {"application/json": ResponseValidator}}
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:

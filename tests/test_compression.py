@@ -1,0 +1,48 @@
+"""Answers are compressed for clients that ask for it, where that pays."""
+
+import httpx
+import pytest
+
+from tests.client import Client
+from tests.server import Server
+
+
+def body_as_sent(client: Client, path: str, accept: str) -> tuple[httpx.Headers, bytes]:
+    with client.stream("GET", path, headers={"Accept-Encoding": accept}) as response:
+        return response.headers, b"".join(response.iter_raw())
+
+
+@pytest.fixture
+def long_list(alice: Client) -> Client:
+    for number in range(10):
+        alice.create(f"Task {number}", description="the same words " * 20)
+    return alice
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", "/api/me/export", "/openapi.json", "/openapi.yaml"])
+def test_a_long_answer_is_compressed_when_asked_for(long_list: Client, path: str) -> None:
+    plain_headers, plain = body_as_sent(long_list, path, "identity")
+    headers, sent = body_as_sent(long_list, path, "br, gzip")
+    assert "content-encoding" not in plain_headers
+    assert headers["content-encoding"] == "gzip"
+    assert len(sent) < len(plain) / 2
+    assert "accept-encoding" in headers["vary"].lower()
+    assert long_list.get(path).content == plain
+
+
+def test_a_short_answer_is_not_compressed_unless_the_host_sends_it_in_parts(alice: Client, server: Server) -> None:
+    headers, _ = body_as_sent(alice, "/api/me", "gzip")
+    assert ("content-encoding" in headers) == (server.settings.server_framework == "flask")
+
+
+def test_an_answer_with_an_entity_tag_is_not_compressed(alice: Client) -> None:
+    task = alice.create("Long", description="the same words " * 66)
+    headers, sent = body_as_sent(alice, f"/api/tasks/{task['id']}", "gzip")
+    assert len(sent) > 1024
+    assert "content-encoding" not in headers
+
+
+def test_an_error_is_as_readable_as_ever(long_list: Client) -> None:
+    response = long_list.get("/api/tasks?" + "&".join(f"unknown{number}=1" for number in range(20)))
+    assert response.headers["content-encoding"] == "gzip"
+    assert len(response.json()["errors"]) == 20
