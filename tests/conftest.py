@@ -15,6 +15,7 @@ from models import embedded
 from models.database import Database
 from openapi.settings import Settings
 from tests.client import Client, Conformance
+from tests.pooler import pooler
 from tests.server import Server
 
 SECRET = "a-secret-for-tests-that-is-long-enough"
@@ -136,6 +137,13 @@ def need() -> Callable[..., str]:
         pytest.skip(f"needs {names[0]}")
 
     return find
+
+
+@pytest.fixture
+def pooler_url(database_url: str, need: Callable[..., str], tmp_path: Path) -> Iterator[str]:
+    """The URL of the database behind PgBouncer in transaction mode, with two connections for all clients."""
+    with pooler(need("pgbouncer"), database_url, tmp_path) as url:
+        yield url
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,9 @@
 """Users are walled off from each other, by the statements and by row-level security (FR-009, FR-010, FR-016)."""
 
+from collections.abc import Iterator
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 
@@ -20,11 +22,66 @@ def test_a_statement_without_a_user_condition_sees_only_the_callers_rows(
     assert database.rows(str(alice.user), select(User.id), {}) == [{"id": alice.user}]
 
 
-def test_a_statement_without_a_user_sees_nothing(alice: Client, database: Database) -> None:
-    alice.create()
+TABLES = ("users", "tasks", "idempotency_keys")
+POLICIES = """
+    SELECT relname, relrowsecurity AND relforcerowsecurity AS is_forced, array_agg(DISTINCT polcmd::text) AS commands
+    FROM pg_catalog.pg_class LEFT JOIN pg_catalog.pg_policy ON polrelid = pg_class.oid
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
+    GROUP BY relname, is_forced
+"""
+
+
+def test_every_table_forces_row_level_security_with_policies_for_all_four_commands(database: Database) -> None:
     with database.engine.connect() as connection:
-        assert connection.execute(select(func.count()).select_from(Task)).scalar() == 0
-        assert connection.execute(select(func.count()).select_from(User)).scalar() == 0
+        found = {name: (is_forced, set(commands)) for name, is_forced, commands in connection.execute(text(POLICIES))}
+    assert found == {table: (True, {"r", "a", "w", "d"}) for table in TABLES}  # select, insert, update, delete
+
+
+@pytest.fixture(params=[None, ""], ids=["unset", "empty"])
+def nobody(request: pytest.FixtureRequest, database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection without a user, as it is when new, and as a transaction with a user leaves it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        if request.param is not None:
+            connection.execute("SELECT set_config('app.user_id', %s, false)", (request.param,))
+        yield connection
+
+
+def create_with_key(client: Client) -> None:
+    headers = {"Idempotency-Key": "key"}
+    assert client.post("/api/tasks", json={"title": "x"}, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_without_a_user_nothing_is_seen_changed_or_deleted(
+    alice: Client, nobody: psycopg.Connection, table: str
+) -> None:
+    create_with_key(alice)
+    for statement in (
+        f"SELECT FROM {table}",
+        f"UPDATE {table} SET created_at = now()",
+        f"DELETE FROM {table}",
+    ):
+        assert nobody.execute(statement).rowcount == 0  # type: ignore[arg-type]
+    assert alice.titles() == ["x"]
+
+
+@pytest.mark.parametrize("user_id", [None, ""], ids=["alice", "empty"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO users (id) VALUES (%s)",
+        "INSERT INTO tasks (user_id, title, title_folded) VALUES (%s, 'x', 'x')",
+        "INSERT INTO idempotency_keys (user_id, key, fingerprint, task) VALUES (%s, 'x', '', '{}')",
+    ],
+)
+def test_without_a_user_nothing_is_stored(
+    alice: Client, nobody: psycopg.Connection, statement: str, user_id: str | None
+) -> None:
+    create_with_key(alice)
+    with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.IntegrityError)) as refusal:
+        nobody.execute(statement, (alice.user if user_id is None else user_id,))  # type: ignore[arg-type]
+    if user_id is None:
+        assert "row-level security" in str(refusal.value)
 
 
 def test_a_write_without_a_user_condition_reaches_only_the_callers_rows(
