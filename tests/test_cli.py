@@ -17,11 +17,12 @@ import jwt
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from connexion import AsyncApp, FlaskApp
+from connexion import FlaskApp
 
 from models.database import HEAD, Database
 from openapi.app import create_app
 from openapi.cli import main
+from openapi.operation import OnLoopApp
 from openapi.settings import Settings
 from tests.client import Client, Conformance
 from tests.conftest import SECRET
@@ -448,7 +449,7 @@ def test_serve_starts_again_when_a_file_changes(tmp_path: Path, database_url: st
         wait_for(lambda: answers(server))
 
 
-@pytest.mark.parametrize(("framework", "host"), [("asgi", AsyncApp), ("flask", FlaskApp)])
+@pytest.mark.parametrize(("framework", "host"), [("asgi", OnLoopApp), ("flask", FlaskApp)])
 def test_the_framework_is_the_configured_one(
     make_settings: Callable[..., Settings], framework: str, host: type
 ) -> None:

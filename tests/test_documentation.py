@@ -156,10 +156,8 @@ def test_the_documentation_can_only_be_read(anonymous: Client, method: str, path
 def test_a_head_request_answers_as_get_without_the_body(anonymous: Client, path: str) -> None:
     head, get = anonymous.head(path), anonymous.get(path)
     assert (head.status_code, head.content) == (200, b"")
-    assert [head.headers[name] for name in ("content-type", "content-length")] == [
-        get.headers["content-type"],
-        str(len(get.content)),
-    ]
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == get.headers[name]
 
 
 OUTSIDE = Path(flask_swagger_ui.__file__)  # one folder above the assets
