@@ -1,12 +1,15 @@
 """Who is calling: the function that the contract's `x-bearerInfoFunc` names, and the verifier behind it."""
 
+import json
 import logging
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
 from connexion.lifecycle import ConnexionRequest
+from jwt.utils import base64url_decode
 
 from handlers.key_set import ALGORITHMS, Key, KeySet
 
@@ -16,7 +19,8 @@ LEEWAY: Final = 5  # seconds that the clocks of issuer and service may differ
 MAX_TOKEN_LENGTH: Final = 8192  # characters
 MAX_SUBJECT_LENGTH: Final = 255  # characters, as in `users.id`
 MAX_CLAIM_LENGTH: Final = 1000  # characters of `email` and `name`
-
+MAX_TIME: Final = 253402300799  # seconds since 1970: the end of the year 9999
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # RFC 7515, section 7.1
 
 KEY_ALGORITHMS: Final = {algorithm for possible in ALGORITHMS.values() for algorithm in possible}
 NOT_READABLE: Final = "The token is not a JSON Web Token that this service can read."
@@ -60,13 +64,16 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidToken(f"The token is longer than {MAX_TOKEN_LENGTH} characters.")
+        if not TOKEN.fullmatch(token):
+            raise InvalidToken(NOT_READABLE)
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, RecursionError, ValueError) as error:
             raise InvalidToken(NOT_READABLE) from error
-        if header.get("alg") == "HS256" and self.secret:
+        algorithm = str(header.get("alg"))
+        if algorithm == "HS256" and self.secret:
             return self._verify(token, Key("HS256", self.secret), self.issuer, self.audience)
-        if self.key_set is None or header.get("alg") not in KEY_ALGORITHMS:
+        if self.key_set is None or algorithm not in KEY_ALGORITHMS:
             raise InvalidToken("The token is not signed with an accepted algorithm.")
         if not isinstance(header.get("kid"), str):
             raise InvalidToken("The token does not name its key.")
@@ -86,6 +93,7 @@ class TokenVerifier:
                 leeway=LEEWAY,
                 options={"require": ["exp", "iat", "sub", *required]},
             )
+            _refuse_duplicates(token)
         except (jwt.PyJWTError, RecursionError, ValueError, TypeError) as error:
             if isinstance(error, jwt.InvalidAudienceError):
                 self._warn_of_audience(audience)
@@ -94,8 +102,11 @@ class TokenVerifier:
             self._warn_of_audience(audience)
             raise InvalidToken("The token is for another audience.")
         for name in ("exp", "iat", "nbf"):
-            if isinstance(claims.get(name, 0), bool | str):
+            value = claims.get(name, 0)
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InvalidToken(f"The claim {name} is not a number.")
+            if value > MAX_TIME:
+                raise InvalidToken(f"The claim {name} is after the year 9999.")
         if not _is_text(claims["sub"], MAX_SUBJECT_LENGTH):
             raise InvalidToken(f"The claim sub is not a text of 1 to {MAX_SUBJECT_LENGTH} characters.")
         return {
@@ -121,6 +132,25 @@ class TokenVerifier:
             logger.warning("a token was refused because it carries aud; set JWT_AUDIENCE to the audience to accept")
         else:
             logger.warning("a token was refused because its aud is not %r; JWT_AUDIENCE sets another", audience)
+
+
+def _refuse_duplicates(token: str) -> None:
+    """Raise ValueError where header or payload is not UTF-8, has a name twice, or has what JSON does not have.
+
+    PyJWT takes the last of two claims, and others the first (RFC 8725, section 2.4).
+    """
+    for part in token.split(".")[:2]:
+        json.loads(base64url_decode(part).decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
+
+
+def _no_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _is_text(value: Any, limit: int) -> bool:

@@ -1,10 +1,13 @@
 """The database: a bounded pool, statements that run as one user in one round trip, and the state of the schema."""
 
+import os
 import select
+import socket
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -51,6 +54,16 @@ PRELUDE = (
 UNBOUND = (
     "SELECT rolname, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
 )
+# What the service does with its tables; a role may be granted less by mistake.
+LACKING = """
+SELECT string_agg(privilege || ' on ' || name, ', ' ORDER BY name, privilege)
+FROM unnest(ARRAY['users', 'tasks', 'idempotency_keys']) name,
+     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
+WHERE NOT has_table_privilege(to_regclass(name), privilege)
+"""
+ENCODING = b"UTF8"
+GRANT = "grant the role what it lacks, or migrate as the role that owns the schema"
+SILENCE = 3  # seconds beyond its own time limit that a statement may go without an answer
 MIGRATION_LOCK = 0x7461736B73  # any number, as long as all processes use the same
 
 
@@ -112,6 +125,8 @@ class Database:
         )
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._trusted_since = float("-inf")  # connections that are older are replaced
+        self._deadlines: dict[Any, float] = {}  # of the statements that run
+        self._lock = threading.Lock()  # of the deadlines
         self._is_disposed = False
         event.listen(self.engine, "connect", self._welcome)
         event.listen(self.engine, "checkout", self._vet)
@@ -133,10 +148,11 @@ class Database:
 
         Raises DatabaseUnavailable, RoleUnbound.
         """
+        limit = timeout or self._statement_timeout
         scope = (
             user_id,
             probe,
-            f"{(timeout or self._statement_timeout) * 1000:.0f}",
+            f"{limit * 1000:.0f}",
             f"{self._lock_timeout * 1000:.0f}",
         )
         query, constants = compiled(statement)
@@ -144,30 +160,67 @@ class Database:
         started = time.monotonic()
         with _available():
             try:
-                return self._run(scope, query, values)
+                return self._run(scope, query, values, limit)
             except ConnectionBroken:
                 is_read = statement.get_execution_options().get("is_read")
                 if not is_read or time.monotonic() - started > self._statement_timeout:
                     raise
-            return self._run(scope, query, values)
+            return self._run(scope, query, values, limit)
 
-    def _run(self, scope: tuple[str, ...], query: str, values: Mapping[str, Any]) -> list[Row]:
+    def _run(self, scope: tuple[str, ...], query: str, values: Mapping[str, Any], limit: float) -> list[Row]:
         pooled = self.engine.raw_connection()
+        connection: Any = pooled.driver_connection
         try:
             if pooled.info["unbound"]:
                 raise RoleUnbound(pooled.info["unbound"])
-            connection: Any = pooled.driver_connection
-            try:
+            with self._deadline(connection, limit):
                 return self._driver.run(connection, PRELUDE, scope, query, values)
-            except psycopg.OperationalError as error:
-                if connection.closed:
-                    raise ConnectionBroken(_first_line(error)) from error
-                raise
+        except psycopg.OperationalError as error:
+            if connection.closed:
+                raise ConnectionBroken(_first_line(error)) from error
+            raise
         finally:
             pooled.close()
 
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with (
+            self.engine.connect() as connection,
+            self._deadline(_driver_connection(connection), self._statement_timeout),
+        ):
+            yield connection
+
+    @contextmanager
+    def _deadline(self, connection: Any, limit: float) -> Iterator[None]:
+        """Let `cut_silent` end a statement of `limit` seconds at the most that overruns them."""
+        self._deadlines[connection] = time.monotonic() + limit + SILENCE
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._deadlines[connection]
+
+    def cut_silent(self) -> None:
+        """Cut the connections whose statements are overdue, to be called from time to time.
+
+        PostgreSQL ends a statement at its time limit and says so. Where even that does not come, as from a network that
+        swallows everything and acknowledges it, nothing else would end the wait.
+        """
+        with self._lock:  # no connection goes back, and no descriptor to another one, meanwhile
+            for connection, deadline in list(self._deadlines.items()):
+                if deadline < time.monotonic():
+                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as silent:
+                        silent.shutdown(socket.SHUT_RDWR)
+
     def _welcome(self, connection: Any, record: Any) -> None:
-        self._connections.add(record.driver_connection)
+        driver = record.driver_connection
+        encoding = driver.pgconn.parameter_status(b"server_encoding")
+        if encoding != ENCODING:
+            driver.pgconn.finish()
+            raise DatabaseUnavailable(
+                f"the database has the encoding {(encoding or b'unknown').decode()}; make one with ENCODING 'UTF8'"
+            )
+        self._connections.add(driver)
         cursor = connection.cursor()
         cursor.execute(UNBOUND)
         unbound = _unbound(cursor.fetchone())
@@ -195,12 +248,15 @@ class Database:
 
         Raises RoleUnbound, a DatabaseUnavailable too, when row-level security does not bind the role.
         """
-        with _available(), self.engine.connect() as connection:
+        with _available(), self._connect() as connection:
             unbound = _unbound(connection.exec_driver_sql(UNBOUND).fetchone())
+            lacking = connection.exec_driver_sql(LACKING).scalar()
         if unbound:
             self._trusted_since = time.monotonic()  # the role has changed since the pooled connections were made
             raise RoleUnbound(unbound)
         revision = self.revision()
+        if lacking:
+            raise DatabaseUnavailable(f"the role has no {lacking}; {GRANT}")
         if revision != HEAD and _is_known(revision):
             raise DatabaseUnavailable(f"the schema is at revision {revision or 'none'}, this version needs {HEAD}")
 
@@ -209,7 +265,7 @@ class Database:
 
         Raises DatabaseUnavailable.
         """
-        with _available(psycopg.errors.InsufficientPrivilege), self.engine.connect() as connection:
+        with _available(), self._connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
     def migrate(self) -> None:
@@ -223,7 +279,7 @@ class Database:
         if revision == HEAD or not _is_known(revision):
             return
         transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
-        with _available(psycopg.errors.InsufficientPrivilege), transactional.begin() as connection:
+        with _available(), transactional.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             _upgrade(connection)
 
@@ -241,12 +297,13 @@ _UNAVAILABLE = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.UndefinedTable,  # the migration has not run yet
     psycopg.errors.UndefinedColumn,
+    psycopg.errors.InsufficientPrivilege,
 )
 
 
 @contextmanager
-def _available(*more: type[psycopg.Error]) -> Iterator[None]:
-    """Turn what says that the database cannot serve now, and `more`, into DatabaseUnavailable, all else into a fault.
+def _available() -> Iterator[None]:
+    """Turn what says that the database cannot serve now into DatabaseUnavailable, all else into a fault.
 
     Raises DatabaseUnavailable, ConstraintViolated, DatabaseFault.
     """
@@ -259,9 +316,9 @@ def _available(*more: type[psycopg.Error]) -> Iterator[None]:
         message = _first_line(original)
         if isinstance(original, psycopg.errors.LockNotAvailable):
             raise LockTimeout(message) from error
-        if isinstance(original, psycopg.errors.InsufficientPrivilege) and more:
-            message += "; grant the role what it lacks, or migrate as the role that owns the schema"
-        if isinstance(original, (*_UNAVAILABLE, *more)):
+        if isinstance(original, psycopg.errors.InsufficientPrivilege):
+            message += f"; {GRANT}"
+        if isinstance(original, _UNAVAILABLE):
             raise DatabaseUnavailable(message) from error
         # Not from the error: it holds what the user wrote, and a traceback would show it.
         kind = ConstraintViolated if isinstance(original, psycopg.IntegrityError) else DatabaseFault
@@ -280,6 +337,10 @@ def _unbound(role_found: Any) -> str | None:
     role, is_superuser = role_found
     attribute = "is a superuser" if is_superuser else "has BYPASSRLS"
     return f"the role {role} {attribute}, so that row-level security does not bind it; connect as a role without either"
+
+
+def _driver_connection(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 def _is_idle(pgconn: PGconn) -> bool:

@@ -32,7 +32,7 @@ from models.database import Database
 from models.errors import DatabaseUnavailable, RoleUnbound
 from openapi.contract import Contract
 from openapi.documentation import Documentation
-from openapi.middleware import Compression, Cors, Guard, Queue, RequestContext, SizeLimit
+from openapi.middleware import Compression, Cors, Guard, HeadGuard, Queue, RequestContext
 from openapi.operation import OnLoopApp, Routing
 from openapi.problems import answer
 from openapi.rate_limit import RateLimit, RateLimiter
@@ -72,6 +72,7 @@ HOSTS = {
     "flask": Host(FlaskApp, _flask_stream, anyio.to_thread.run_sync, threads=10),
 }
 SWEEP_INTERVAL = 600  # seconds
+WATCH_INTERVAL = 1  # seconds
 RETRY_INTERVAL = 1  # seconds between attempts to reach a database that was away at the start
 
 
@@ -119,7 +120,7 @@ def create_app(settings: Settings | None = None, *, validate_responses: bool = F
             partial(Cors, contract=contract, origins=settings.origins),
             Compression,
             ExceptionMiddleware,
-            SizeLimit,
+            HeadGuard,
             partial(Documentation, contract=contract),
             Guard,
             Routing,
@@ -164,12 +165,14 @@ def _lifespan(
     async def lifespan(_app: Any) -> AsyncIterator[None]:
         migration = asyncio.create_task(_migrate(host, database))
         sweep = asyncio.create_task(_sweep(host, database))
+        watch = asyncio.create_task(_watch(database))
         if tokens.key_set:
             await tokens.key_set.refresh()
         await asyncio.wait([migration], timeout=RETRY_INTERVAL)
         yield
         migration.cancel()
         sweep.cancel()
+        watch.cancel()
         if limiter:
             await limiter.close()
         await host.run(database.dispose)
@@ -192,6 +195,13 @@ async def _migrate(host: Host, database: Database) -> None:
         except Exception:
             logger.exception("the migration failed, trying again")
         await asyncio.sleep(RETRY_INTERVAL)
+
+
+async def _watch(database: Database) -> None:
+    """Give up statements that a silent database does not answer."""
+    while True:
+        await asyncio.sleep(WATCH_INTERVAL)
+        database.cut_silent()
 
 
 async def _sweep(host: Host, database: Database) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 import yaml
 from connexion.lifecycle import ConnexionRequest
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
@@ -17,6 +18,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openapi.contract import Contract
+from openapi.middleware import CONTROL_CHARACTER
+from openapi.problems import NO_PATH
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same in C, where PyYAML was built with it
 PAGE: Final = Path(__file__).parent / "swagger_ui"
@@ -55,6 +58,12 @@ class Documentation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"].startswith(PREFIXES):
+            if CONTROL_CHARACTER.search(scope["path"]):
+                raise NO_PATH  # a router's `$` does not mind a line feed at the end
+            # Whole files only: Starlette answers a bad range in plain text.
+            headers = MutableHeaders(scope=scope)
+            del headers["range"]
+            del headers["if-range"]
             if scope["path"].startswith("/docs"):
                 ConnexionRequest(scope).context["answer_headers"].update(SECURITY_HEADERS)
             await self.router(scope, receive, send)

@@ -18,6 +18,7 @@ from models.errors import DatabaseUnavailable
 from openapi.contract import Contract, Endpoint, Route
 from openapi.problems import NO_PATH, InputError, Problem, bad_input
 
+logger = logging.getLogger(__name__)
 access_log = logging.getLogger("tasks_api.access")
 
 QUEUE_TIMEOUT: Final = 1  # seconds
@@ -30,6 +31,8 @@ COMPRESSED_SIZE: Final = 1024  # bytes
 COMPRESSION_LEVEL: Final = 4  # more takes twice the time for a few percent
 HSTS: Final = "max-age=31536000"  # a year; subdomains are not this service's to decide on
 CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
+# A second one would have two readers of a request see two requests.
+SINGLE_HEADERS: Final = ("Host", "Authorization", "Content-Type")
 SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -73,6 +76,11 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if not status:
+                raise
+            # The answer has begun, so that it can only break off; the server does that for want of its end.
+            _log_break(request_id, error)
         finally:
             access_log.info(
                 "%s %s %s %.1fms user=%r request=%s",
@@ -83,6 +91,12 @@ class RequestContext:
                 context.get("user"),
                 request_id,
             )
+
+
+def _log_break(request_id: str, error: Exception) -> None:
+    cause = error.__cause__ or error  # Starlette wraps what comes too late for an answer of its own
+    is_fault = not isinstance(cause, DatabaseUnavailable)
+    logger.error("request %s: the answer broke off: %s", request_id, cause, exc_info=cause if is_fault else None)
 
 
 def _security_headers(scope: Scope) -> dict[str, str]:
@@ -142,16 +156,16 @@ def _is_compressible(scope: Scope) -> bool:
     return "ETag" not in answers.get("200", answers.get("201", {})).get("headers", {})
 
 
-class SizeLimit:
-    """Refuses what is too large, before anything else looks at it."""
+class HeadGuard:
+    """Refuses a head that is too large or ambiguous, before anything else looks at it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the size of one request's target and headers.
+        """Check target and headers of one request.
 
-        Raises Problem (414, 431).
+        Raises Problem (400, 414, 431).
         """
         if scope["type"] == "http":
             if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > MAX_TARGET:
@@ -160,7 +174,17 @@ class SizeLimit:
                 raise Problem(431, "headers_too_large", f"There are more than {MAX_HEADER_COUNT} headers.")
             if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
                 raise Problem(431, "headers_too_large", f"The headers are larger than {MAX_HEADERS} bytes.")
+            _check_single_headers(scope)
         await self.app(scope, receive, send)
+
+
+def _check_single_headers(scope: Scope) -> None:
+    names = [name for name, _ in scope["headers"]]
+    for name in SINGLE_HEADERS:
+        if names.count(name.lower().encode()) > 1:
+            raise bad_input(InputError("header", f"/{name}", "is given more than once"))
+    if scope.get("http_version") == "1.1" and b"host" not in names:  # RFC 9112, section 3.2
+        raise bad_input(InputError("header", "/Host", "is missing"))
 
 
 class Guard:
@@ -190,9 +214,9 @@ class Guard:
         if CONTROL_CHARACTER.search(scope["path"]):  # the routers disagree on where a line ends
             raise bad_input(InputError("path", "", "has a control character"))
         headers = MutableHeaders(scope=scope)
-        del headers["upgrade"]  # Flask's router would look for a WebSocket, and fail
-        if len(headers.getlist("authorization")) > 1:
-            raise bad_input(InputError("header", "/Authorization", "is given more than once"))
+        # With these Flask's router would look for a WebSocket, and fail; a proxy names the scheme.
+        del headers["upgrade"]
+        scope["scheme"] = scope["scheme"].replace("ws", "http")
         whole = await _limited(scope, receive, headers)
         if whole is None:
             return
@@ -209,6 +233,8 @@ async def _limited(scope: Scope, receive: Receive, headers: Headers) -> Receive 
     context["content"] = b""
     too_large = Problem(413, "content_too_large", f"The request body is larger than {MAX_BODY} bytes.")
     is_chunked = "transfer-encoding" in headers
+    if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        raise bad_input(InputError("header", "/Transfer-Encoding", "must be chunked"))
     length = int(headers.get("content-length", 0))
     if length > MAX_BODY:
         raise too_large
@@ -262,6 +288,8 @@ def _check_media_type(endpoint: Endpoint, scope: Scope) -> None:
     charset = re.fullmatch(r'\s*charset\s*=\s*"?utf-?8"?\s*', parameters, re.IGNORECASE)
     if media_type.strip().lower() not in accepted or (parameters.strip() and not charset):
         raise Problem(415, "unsupported_media_type", f"Send the body as {' or '.join(accepted)} in UTF-8.")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "unsupported_media_type", "Send the body as it is, without a content encoding.")
     headers["content-type"] = media_type.strip().lower()
 
 

@@ -53,14 +53,23 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._expect()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; one behind the body is none (RFC 9110, section 6.5.1), and is not taken for one."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""
         self._in_head = False
-        if self.parser.should_upgrade() and self._has_body():
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._refuse(NOT_HTTP)
+        elif self.parser.should_upgrade() and self._has_body():
             # httptools ends such a request at its headers and would take the body for the next one.
             self._refuse(UPGRADE)
         else:
             super().on_headers_complete()
+            if self.expect_100_continue:  # refused, its body never comes, and what comes next is not that body
+                self.cycle.keep_alive = False
 
     def _has_body(self) -> bool:
         names = dict(self.headers)
@@ -76,7 +85,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(NOT_HTTP)
 
     def _refuse(self, problem: Problem) -> None:
-        if not self._is_answering():  # else this would end up within the answer
+        if self.transport.is_closing():  # refused already
+            return
+        is_in_body = self._is_in_unanswered_body()
+        if is_in_body:
+            self.cycle.disconnected = True  # the application has nothing more to say
+            self.cycle.message_event.set()
+        if is_in_body or not self._is_answering():  # else this would end up within the answer
             request_id = secrets.token_hex(8)
             body = problem.body(request_id)
             head = (
@@ -87,6 +102,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write(head.encode() + body)
             access_log.info("- - %s 0.0ms user=None request=%s", problem.status, request_id)
         self.transport.close()
+
+    def _is_in_unanswered_body(self) -> bool:
+        return self._is_answering() and self.cycle.more_body and not self.cycle.response_started and not self.pipeline
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]

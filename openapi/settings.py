@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 MASK = "********"
+MIN_SECRET = 32  # bytes
 DEFAULT_RATE_LIMIT = 600  # requests a minute
 LOCAL_FRONTENDS = ("http://localhost:3000", "http://localhost:3001")
 
@@ -139,7 +140,10 @@ class Settings:
             with suppress(FileExistsError):  # another process was quicker; its secret counts for both
                 os.link(draft, path)
             os.unlink(draft)
-        return path.read_text()
+        secret = path.read_text().strip()
+        if len(secret.encode()) < MIN_SECRET:
+            raise InvalidSettings(f"{path} has less than {MIN_SECRET} bytes. Delete it, and a new one is made.")
+        return secret
 
     def cursor_secret(self) -> str:
         """Return what seals cursors: a secret that all processes of a deployment have."""
@@ -151,9 +155,9 @@ class Settings:
                 raise InvalidSettings(
                     f"{name} is no PostgreSQL URL. Write it like postgresql://user:password@host/name"
                 )
-        if self.better_auth_secret and len(self.better_auth_secret.encode()) < 32:
+        if self.better_auth_secret and len(self.better_auth_secret.encode()) < MIN_SECRET:
             raise InvalidSettings(
-                "BETTER_AUTH_SECRET is shorter than 32 bytes. Make one with: "
+                f"BETTER_AUTH_SECRET is shorter than {MIN_SECRET} bytes. Make one with: "
                 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
             )
         if self.jwks_url and not (self.better_auth_url or (self.jwt_issuer and self.jwt_audience)):
@@ -243,6 +247,8 @@ def _origin(name: str, url: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
+    if "@" in url:  # without the value, which may have a password
+        raise InvalidSettings(f"{name} has a user or a password. Write it like https://app.example.com")
     if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.hostname:
         raise InvalidSettings(f"{name} has {url!r}, which is no origin. Write it like https://app.example.com")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -4,6 +4,7 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from typing import Self
 
 from psycopg.conninfo import conninfo_to_dict
@@ -18,6 +19,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._is_open = threading.Event()
         self._is_open.set()
+        self._is_silent = threading.Event()
         self._connections: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept)
         port = self._listener.getsockname()[1]
@@ -38,11 +40,16 @@ class Relay:
         self._is_open.clear()
         for connection in self._connections:
             connection.join()
+        self._is_silent.clear()
         self._connections.clear()
 
     def mend(self) -> None:
         """Relay again."""
         self._is_open.set()
+
+    def hush(self) -> None:
+        """Keep all connections and take new ones, and let nothing through."""
+        self._is_silent.set()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the listener was shut down
@@ -59,6 +66,9 @@ class Relay:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
             server.connect(self._target)
             while self._is_open.is_set():
+                if self._is_silent.is_set():
+                    time.sleep(0.02)
+                    continue
                 for source in select.select([client, server], [], [], 0.02)[0]:
                     data = source.recv(65536)
                     if not data:

@@ -481,6 +481,13 @@ def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path: Path, databa
     assert "Traceback" not in result.stderr
 
 
+def test_a_host_without_an_address_is_named_in_a_sentence(run: Run) -> None:
+    result = run("serve", HOST="nowhere.invalid", PORT="0", BETTER_AUTH_SECRET=SECRET)
+    assert result.exit_code == 1
+    assert "nowhere.invalid" in result.output
+    assert "Traceback" not in result.output
+
+
 @pytest.mark.parametrize("command", [("token", "--user", "u"), ("migrate",), ("check",), ("serve",)])
 def test_a_data_folder_that_is_a_file_is_named_in_a_sentence(
     run: Run, tmp_path: Path, command: tuple[str, ...]

@@ -1,30 +1,38 @@
 """The database underneath: URLs, migrations, the pool, and what happens when it is away (FR-018 to FR-024, SC-009)."""
 
+import logging
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
 
+from models import database as database_module
 from models import embedded
 from models.base import Base
 from models.database import HEAD, Database
 from models.errors import DatabaseUnavailable
+from openapi import app as app_module
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
-from tests.conftest import SECRET
+from tests.conftest import HOSTS, SECRET
 from tests.relay import Relay
 from tests.server import ROOT, Server, ServerProcess, sign
+from tests.test_limits import connect
 
 UNAVAILABLE = "The database cannot be reached or is too busy. Try again."
 
@@ -281,3 +289,95 @@ def test_the_server_ends_cleanly_and_takes_the_embedded_database_with_it(tmp_pat
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=20) == 0
     await_true(lambda: not Path(f"/proc/{postmaster}").exists())
+
+
+@pytest.mark.parametrize("framework", HOSTS)
+def test_a_database_that_falls_silent_is_a_503_soon_after_the_time_limit_of_a_statement(
+    relay: Relay,
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+    monkeypatch: pytest.MonkeyPatch,
+    framework: str,
+) -> None:
+    monkeypatch.setattr(database_module, "SILENCE", 0.5)
+    monkeypatch.setattr(app_module, "WATCH_INTERVAL", 0.1)
+    settings = make_settings(database_url=f"{relay.url}&connect_timeout=2", server_framework=framework)
+    settings = replace(settings, statement_timeout=0.5)
+    with (
+        Server(settings) as server,
+        Client(server.url, conformance, token=server.token(sub="silent")) as client,
+    ):
+        task = client.create()
+        for method, path in (("GET", "/ready"), ("GET", "/api/tasks"), ("DELETE", f"/api/tasks/{task['id']}")):
+            assert client.get("/ready").status_code == 200  # a connection is there, and none is new
+            relay.hush()
+            started = time.monotonic()
+            assert_problem(client.request(method, path), 503, "unavailable", UNAVAILABLE)
+            assert time.monotonic() - started < 10  # which the kernel alone would not notice in 30
+            relay.cut()
+            relay.mend()
+        assert client.get(f"/api/tasks/{task['id']}").json() == task
+
+
+def test_a_statement_within_its_time_limit_is_not_cut(database: Database) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(database.rows, "slow", text("SELECT pg_sleep(0.5), 1 AS one"), {})
+        while not slow.done():
+            database.cut_silent()
+            time.sleep(0.05)
+        assert slow.result()[0]["one"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_store_every_script_is_refused(database_url: str, encoding: str) -> None:
+    name = f"encoded_{encoding.lower()}_{os.getpid()}"
+    sentence = f"the database has the encoding {encoding}; make one with ENCODING 'UTF8'"
+    with psycopg.connect(make_conninfo(database_url, user="postgres"), autocommit=True) as administrator:
+        administrator.execute(
+            f"CREATE DATABASE {name} OWNER tasks_api ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"  # type: ignore[arg-type]
+        )
+        database = Database(make_conninfo(database_url, dbname=name))
+        for use in (database.check, database.migrate, lambda: database.rows("u", text("SELECT 1"), {})):
+            with pytest.raises(DatabaseUnavailable) as refused:
+                use()
+            assert str(refused.value) == sentence
+        database.dispose()
+        administrator.execute(f"DROP DATABASE {name}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("framework", HOSTS)
+def test_an_export_whose_database_fails_breaks_off_with_one_sentence_in_the_log(
+    database_url: str, conformance: Conformance, tmp_path: Path, framework: str
+) -> None:
+    environment = {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": SECRET, "SERVER_FRAMEWORK": framework}
+    token = sign(Settings.load(environment), sub=f"export-{framework}")
+    with (  # a process, since a server that validates its answers does not stream them
+        ServerProcess(directory=tmp_path, **environment) as server,
+        Client(server.url, conformance, token=token) as client,
+        psycopg.connect(make_conninfo(database_url, user="postgres")) as holder,
+    ):
+        client.create()
+        holder.execute("LOCK TABLE idempotency_keys")  # which the export comes to last
+        with client.stream("GET", "/api/me/export") as response, pytest.raises(httpx.RemoteProtocolError):
+            response.read()
+        holder.rollback()
+        sentence = f"request {response.headers['x-request-id']}: the answer broke off: canceling statement"
+        await_true(lambda: sentence in server.log.read_text())
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_client_that_leaves_is_no_fault(
+    server: Server, alice: Client, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = f"GET /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: {alice.headers['authorization']}\r\n\r\n".encode()
+    with caplog.at_level(logging.INFO), psycopg.connect(make_conninfo(database_url, user="postgres")) as holder:
+        holder.execute("LOCK TABLE tasks")
+        for how in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # in good order, and at once
+            with connect(server) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+                connection.sendall(request)
+                time.sleep(0.2)
+        holder.rollback()
+        await_true(lambda: caplog.text.count(f"user={alice.user!r}") == 2)
+    assert "Traceback" not in caplog.text
+    assert " 500 " not in caplog.text

@@ -160,6 +160,37 @@ def test_a_role_without_the_right_to_read_the_schema_is_told_so(without_create: 
         )
 
 
+def test_a_role_without_the_right_to_write_is_told_so_and_gets_a_503(
+    without_create: str,
+    role: Role,
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert run("migrate", role.url).exit_code == 0
+    user = conninfo_to_dict(without_create)["user"]
+    with psycopg.connect(role.url, autocommit=True) as owner:
+        owner.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")  # type: ignore[arg-type]
+        owner.execute(f"GRANT INSERT, UPDATE, DELETE ON users, tasks TO {user}")  # type: ignore[arg-type]
+        grant = "grant the role what it lacks, or migrate as the role that owns the schema"
+        rights = ", ".join(f"{right} on idempotency_keys" for right in ("DELETE", "INSERT", "UPDATE"))
+        lacking = f"the role has no {rights}; {grant}"
+        result = run("check", without_create)
+        assert (result.exit_code, result.stderr) == (1, f"The database is not in order: {lacking}\n")
+        with (
+            Server(make_settings(database_url=without_create)) as server,
+            Client(server.url, conformance, token=server.token(sub="lacking")) as client,
+        ):
+            assert_problem(client.get("/ready"), 503, "unavailable", UNAVAILABLE)
+            caplog.clear()
+            response = client.post("/api/tasks", json={"title": "x"}, headers={"Idempotency-Key": "k"})
+            assert_problem(response, 503, "unavailable", UNAVAILABLE)
+            assert f"permission denied for table idempotency_keys; {grant}" in caplog.text
+            client.create()
+            owner.execute(f"GRANT INSERT, UPDATE, DELETE ON idempotency_keys TO {user}")  # type: ignore[arg-type]
+            assert client.get("/ready").status_code == 200
+
+
 def test_a_server_without_the_right_to_create_logs_the_sentence_and_starts_when_the_schema_is_there(
     without_create: str, role: Role, tmp_path: Path, conformance: Conformance
 ) -> None:

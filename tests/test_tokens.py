@@ -7,13 +7,16 @@ import hmac
 import json
 import logging
 import time
+import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 
+from handlers.key_set import KeySet
 from handlers.security import InvalidToken, TokenVerifier
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
@@ -39,7 +42,19 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 def by_hand(header: dict[str, Any], payload: bytes, secret: str = SECRET) -> str:
     """Sign what PyJWT would not."""
-    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
+    return sign_by_hand(json.dumps(header).encode(), payload, secret)
+
+
+def payload_by_hand(members: str) -> str:
+    """Sign a payload with these members, and times that are sound."""
+    now = int(time.time())
+    return by_hand({"alg": "HS256"}, f'{{"iat":{now},"exp":{now + 60},{members}}}'.encode())
+
+
+def sign_by_hand(header: bytes, payload: bytes, secret: str = SECRET, *, padding: bool = False) -> str:
+    """Sign a header and a payload that need not be JSON."""
+    parts = [base64.urlsafe_b64encode(part) for part in (header, payload)]
+    parts = parts if padding else [part.rstrip(b"=") for part in parts]
     signature = hmac.new(secret.encode(), b".".join(parts), hashlib.sha256).digest()
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
@@ -97,7 +112,12 @@ def token_cases() -> dict[str, tuple[str, str]]:
     no_text = "The claim sub is not a text of 1 to 255 characters."
     other_algorithm = "The token is not signed with an accepted algorithm."
     other_audience = "The token is for another audience."
+    not_signed = "The token's signature is not valid."
+    too_long = "The token is longer than 8192 characters."
     critical = {"alg": "HS256", "crit": ["x"], "x": 1}
+    hs256 = {"alg": "HS256"}
+    signed = partial(by_hand, hs256)
+    sound = json.dumps(claims()).encode()
     return {
         "not a token": ("x", NOT_READABLE),
         "two parts": (f"{header}.{payload}", NOT_READABLE),
@@ -128,7 +148,56 @@ def token_cases() -> dict[str, tuple[str, str]]:
         "unknown critical header": (by_hand(critical, json.dumps(claims()).encode()), NOT_READABLE),
         "for an audience while none is configured": (jwt.encode(claims(aud="x"), SECRET), other_audience),
         "for an empty audience": (jwt.encode(claims(aud=[]), SECRET), other_audience),
-        "too long": ("x" * 8193, "The token is longer than 8192 characters."),
+        "sub twice": (payload_by_hand('"sub":"bob","sub":"alice"'), NOT_READABLE),
+        "sub twice, once escaped": (payload_by_hand(r'"sub":"bob","\u0073ub":"alice"'), NOT_READABLE),
+        "exp twice": (payload_by_hand('"sub":"alice","exp":4102444800'), NOT_READABLE),
+        "a name twice within a claim": (payload_by_hand('"sub":"alice","x":[{"a":1,"a":2}]'), NOT_READABLE),
+        "alg twice": (sign_by_hand(b'{"alg":"none","alg":"HS256"}', sound), NOT_READABLE),
+        "NaN": (payload_by_hand('"sub":"alice","x":NaN'), NOT_READABLE),
+        "payload in UTF-16": (signed(json.dumps(claims()).encode("utf-16")), NOT_READABLE),
+        "header in UTF-16": (sign_by_hand('{"alg":"HS256"}'.encode("utf-16"), sound), NOT_READABLE),
+        "exp not a number": (signed(b'{"sub":"a","iat":1,"exp":NaN}'), NOT_READABLE),
+        "exp of 5000 digits": (signed(b'{"sub":"a","iat":1,"exp":' + b"9" * 5000 + b"}"), NOT_READABLE),
+        "exp huge": (jwt.encode(claims(exp=10**300), SECRET), "The claim exp is after the year 9999."),
+        "exp huge and broken": (jwt.encode(claims(exp=1e300), SECRET), "The claim exp is after the year 9999."),
+        "exp a truth value": (jwt.encode(claims(exp=True), SECRET), "The token has expired."),
+        "exp null": (jwt.encode(claims(exp=None), SECRET), "The token has no claim exp."),
+        "exp a list": (jwt.encode(claims(exp=[now + 60]), SECRET), NOT_READABLE),
+        "exp negative": (jwt.encode(claims(exp=-1e300), SECRET), "The token has expired."),
+        "iat infinite": (signed(f'{{"sub":"a","iat":-1e400,"exp":{now + 60}}}'.encode()), NOT_READABLE),
+        "iat huge": (jwt.encode(claims(iat=10**300), SECRET), "The token is not valid yet."),
+        "iat a text": (jwt.encode(claims(iat="1"), SECRET), "The claim iat is not a number."),
+        "nbf null": (jwt.encode(claims(nbf=None), SECRET), NOT_READABLE),
+        "sub null": (jwt.encode(claims(sub=None), SECRET), "The token has no claim sub."),
+        "sub a list": (signed(json.dumps(claims(sub=["alice"])).encode()), "The claim sub is not a text."),
+        "header not an object": (sign_by_hand(b"[]", sound), NOT_READABLE),
+        "header nested deep": (sign_by_hand(b'{"alg":' + b"[" * 3000, b"{}"), NOT_READABLE),
+        "algorithm a list": (by_hand({"alg": ["HS256"]}, sound), other_algorithm),
+        "algorithm null": (by_hand({"alg": None}, sound), other_algorithm),
+        "no algorithm": (by_hand({}, sound), other_algorithm),
+        "algorithm in lower case": (by_hand({"alg": "hs256"}, sound), other_algorithm),
+        "algorithm None": (by_hand({"alg": "nOnE"}, sound), other_algorithm),
+        "payload not encoded": (by_hand({**hs256, "b64": False, "crit": ["b64"]}, b""), NOT_READABLE),
+        "payload not encoded, not critical": (by_hand({**hs256, "b64": False}, sound), NOT_READABLE),
+        "nothing critical": (by_hand({**hs256, "crit": []}, sound), NOT_READABLE),
+        "compressed": (by_hand({**hs256, "zip": "DEF"}, zlib.compress(sound)), NOT_READABLE),
+        "a key of its own": (by_hand({**hs256, "jwk": {"kty": "oct", "k": "eHg"}}, sound, "x" * 40), not_signed),
+        "a key set of its own": (by_hand({**hs256, "jku": "http://127.0.0.1:1/"}, sound, "x" * 40), not_signed),
+        "a key that is a path": (by_hand({**hs256, "kid": "../../../dev/null"}, sound, ""), not_signed),
+        "a key that is SQL": (by_hand({**hs256, "kid": "x' UNION SELECT 'x"}, sound, "x"), not_signed),
+        "a key of 10,000 characters": (by_hand({**hs256, "kid": "k" * 10_000}, b"{}"), too_long),
+        "a key that is a number": (by_hand({**hs256, "kid": 1}, sound), NOT_READABLE),
+        "padded": (f"{good}=", NOT_READABLE),
+        "padded inside": (sign_by_hand(b'{"alg": "HS256"}', sound, padding=True), NOT_READABLE),
+        "other alphabet": (f"{header}.{payload}.{'+' + signature[1:]}", NOT_READABLE),
+        "a space inside": (f"{header}. {payload}.{signature}", NOT_READABLE),
+        "a space behind": (f"{header}.{payload}.{signature} x", NOT_READABLE),
+        "two tokens": (f"{good}, {good}", NOT_READABLE),
+        "encrypted": (f"{header}.x.x.x.x", NOT_READABLE),
+        "as JSON": (json.dumps({"payload": payload, "protected": header, "signature": signature}), NOT_READABLE),
+        "dots": ("..", NOT_READABLE),
+        "many dots": ("." * 8000, NOT_READABLE),
+        "too long": ("x" * 8193, too_long),
     }  # fmt: skip
 
 
@@ -159,6 +228,19 @@ def test_a_sound_token_is_accepted_and_its_user_can_write(anonymous: Client, cha
     headers = {"Authorization": f"Bearer {token}"}
     created = anonymous.post("/api/tasks", json={"title": "x"}, headers=headers)
     assert (created.status_code, created.json()["user_id"]) == (201, changes.get("sub", "alice"))
+
+
+@pytest.mark.parametrize("algorithm", [["EdDSA"], {"EdDSA": 1}, None, 1, True, "eddsa", "EdDSA\n"])
+def test_an_algorithm_that_is_none_is_no_fault_beside_a_key_set(algorithm: Any) -> None:
+    verifier = TokenVerifier(key_set=KeySet("http://127.0.0.1:1/"), origin="https://issuer.example")
+    with pytest.raises(InvalidToken, match="not signed with an accepted algorithm"):
+        asyncio.run(verifier.verify(by_hand({"alg": algorithm, "kid": "x"}, json.dumps(claims()).encode())))
+
+
+def test_a_header_that_this_service_does_not_know_does_not_count(anonymous: Client) -> None:
+    header = {"alg": "HS256", "jku": "http://127.0.0.1:1/", "x5c": ["x"], "jwk": {"kty": "oct", "k": "eHg"}, "kid": "x"}
+    token = by_hand(header, json.dumps(claims()).encode())
+    assert anonymous.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_clocks_may_differ_by_five_seconds(anonymous: Client) -> None:
