@@ -111,3 +111,35 @@ def resolved(node: Any) -> list[Any]:
 
 def test_no_file_is_large(files: list[Path]) -> None:
     assert {str(path.relative_to(ROOT)): path.stat().st_size for path in files if path.stat().st_size > MAX_SIZE} == {}
+
+
+# What the documents say of tests
+
+
+def named_tests() -> Iterator[tuple[str, str, str]]:
+    """Yield document, file and name of every test that a document names; a name may be cut with an ellipsis."""
+    for document in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]:
+        for paragraph in re.split(r"\n\n|\n(?=\|)", document.read_text(encoding="utf-8")):
+            file = ""
+            for code in re.findall(r"`([^`\s]+)`", paragraph):
+                for part in code.removeprefix("tests/").split("::"):
+                    if re.fullmatch(r"test_\w+\.py", part):
+                        file = part
+                        yield document.name, file, ""
+                    elif file and re.fullmatch(r"(test_|…)\w*…?", part):
+                        yield document.name, file, part
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    named = list(named_tests())
+    assert len(named) > 100
+    assert [one for one in named if not exists(*one[1:])] == []
+
+
+def exists(file: str, name: str) -> bool:
+    """Tell whether a file has a test of this name."""
+    path = ROOT / "tests" / file
+    if not path.is_file():
+        return False
+    pattern = re.escape(name).replace("…", r"\w+") if name else r"test_\w+"
+    return re.search(rf"^(async )?def {pattern}\(", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
