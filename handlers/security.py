@@ -1,11 +1,12 @@
 """Who is calling: the function that the contract's `x-bearerInfoFunc` names, and the verifier behind it."""
 
+import hashlib
 import json
 import logging
 import re
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import jwt
 from connexion.lifecycle import ConnexionRequest
@@ -19,6 +20,7 @@ LEEWAY: Final = 5  # seconds that the clocks of issuer and service may differ
 MAX_TOKEN_LENGTH: Final = 8192  # characters
 MAX_SUBJECT_LENGTH: Final = 255  # characters, as in `users.id`
 MAX_CLAIM_LENGTH: Final = 1000  # characters of `email` and `name`
+REMEMBERED: Final = 2000  # tokens
 MAX_TIME: Final = 253402300799  # seconds since 1970: the end of the year 9999
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # RFC 7515, section 7.1
 
@@ -39,6 +41,15 @@ async def bearer_info(token: str, request: ConnexionRequest) -> dict[str, Any]:
     return await tokens.verify(token)
 
 
+class Verified(NamedTuple):
+    """What a good token says, until when it counts (seconds since 1970), and the key that it was verified with."""
+
+    claims: dict[str, Any]
+    expires: int
+    kid: str | None
+    key: Key
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenVerifier:
     """Verifies tokens that were signed with the shared secret (HS256) or with a key of the issuer (RFC 7515).
@@ -56,12 +67,31 @@ class TokenVerifier:
     origin: str | None = None
     issuer: str | None = None
     audience: str | None = None
+    _remembered: dict[bytes, Verified] = field(default_factory=dict, init=False, repr=False)
 
     async def verify(self, token: str) -> dict[str, Any]:
         """Return `sub`, `email` and `name`; the latter two are None where the token has no usable one.
 
+        The last REMEMBERED good tokens are not looked into again until they expire or their key is fetched anew.
+
         Raises InvalidToken, KeysUnavailable.
         """
+        digest = hashlib.sha256(token.encode()).digest()
+        remembered = self._remembered.get(digest)
+        if remembered and await self._holds(remembered):
+            return remembered.claims
+        verified = await self._verify(token)
+        if len(self._remembered) >= REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = verified
+        return verified.claims
+
+    async def _holds(self, verified: Verified) -> bool:
+        if time.time() >= verified.expires + LEEWAY:
+            return False
+        return self.key_set is None or verified.kid is None or await self.key_set.key(verified.kid) is verified.key
+
+    async def _verify(self, token: str) -> Verified:
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidToken(f"The token is longer than {MAX_TOKEN_LENGTH} characters.")
         if not TOKEN.fullmatch(token):
@@ -72,17 +102,20 @@ class TokenVerifier:
             raise InvalidToken(NOT_READABLE) from error
         algorithm = str(header.get("alg"))
         if algorithm == "HS256" and self.secret:
-            return self._verify(token, Key("HS256", self.secret), self.issuer, self.audience)
+            return self._check(token, None, Key("HS256", self.secret), self.issuer, self.audience)
         if self.key_set is None or algorithm not in KEY_ALGORITHMS:
             raise InvalidToken("The token is not signed with an accepted algorithm.")
-        if not isinstance(header.get("kid"), str):
+        kid = header.get("kid")
+        if not isinstance(kid, str):
             raise InvalidToken("The token does not name its key.")
-        key = await self.key_set.key(header["kid"])
+        key = await self.key_set.key(kid)
         if key is None:
             raise InvalidToken("The token is signed with a key that its issuer does not have.")
-        return self._verify(token, key, self.issuer or self.origin, self.audience or self.origin, "iss", "aud")
+        return self._check(token, kid, key, self.issuer or self.origin, self.audience or self.origin, "iss", "aud")
 
-    def _verify(self, token: str, key: Key, issuer: str | None, audience: str | None, *required: str) -> dict[str, Any]:
+    def _check(
+        self, token: str, kid: str | None, key: Key, issuer: str | None, audience: str | None, *required: str
+    ) -> Verified:
         try:
             claims = jwt.decode(
                 token,
@@ -109,11 +142,10 @@ class TokenVerifier:
                 raise InvalidToken(f"The claim {name} is after the year 9999.")
         if not _is_text(claims["sub"], MAX_SUBJECT_LENGTH):
             raise InvalidToken(f"The claim sub is not a text of 1 to {MAX_SUBJECT_LENGTH} characters.")
-        return {
-            "sub": claims["sub"],
-            "email": claims.get("email") if _is_text(claims.get("email"), MAX_CLAIM_LENGTH) else None,
-            "name": claims.get("name") if _is_text(claims.get("name"), MAX_CLAIM_LENGTH) else None,
-        }
+        known = {"sub": claims["sub"]}
+        for name in ("email", "name"):
+            known[name] = claims.get(name) if _is_text(claims.get(name), MAX_CLAIM_LENGTH) else None
+        return Verified(known, int(claims["exp"]), kid, key)
 
     def sign(self, claims: dict[str, Any], lifetime: int) -> str:
         """Return a token that this verifier accepts for `lifetime` seconds; for development and tests.

@@ -8,31 +8,21 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
 import sqlalchemy.exc
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
-from sqlalchemy import ClauseElement, Connection, Executable, event, text
+from sqlalchemy import ClauseElement, Connection, Executable, event
 from sqlalchemy.dialects import postgresql
 
+from models import schema
+from models.availability import GRANT, available, first_line
 from models.driver import Driver, InThread, OnLoop, Row
-from models.errors import (
-    ConnectionBroken,
-    ConstraintViolated,
-    DatabaseFault,
-    DatabaseUnavailable,
-    LockTimeout,
-    RoleUnbound,
-)
+from models.errors import ConnectionBroken, DatabaseUnavailable, RoleUnbound
 
 AnExecutable = TypeVar("AnExecutable", bound=Executable)
 
@@ -62,9 +52,7 @@ FROM unnest(ARRAY['users', 'tasks', 'idempotency_keys']) name,
 WHERE NOT has_table_privilege(to_regclass(name), privilege)
 """
 ENCODING = b"UTF8"
-GRANT = "grant the role what it lacks, or migrate as the role that owns the schema"
 SILENCE = 3  # seconds beyond its own time limit that a statement may go without an answer
-MIGRATION_LOCK = 0x7461736B73  # any number, as long as all processes use the same
 
 
 def read(statement: AnExecutable) -> AnExecutable:
@@ -158,7 +146,7 @@ class Database:
         query, constants = compiled(statement)
         values = {**constants, **parameters}
         started = time.monotonic()
-        with _available():
+        with available():
             try:
                 return self._run(scope, query, values, limit)
             except ConnectionBroken:
@@ -177,7 +165,7 @@ class Database:
                 return self._driver.run(connection, PRELUDE, scope, query, values)
         except psycopg.OperationalError as error:
             if connection.closed:
-                raise ConnectionBroken(_first_line(error)) from error
+                raise ConnectionBroken(first_line(error)) from error
             raise
         finally:
             pooled.close()
@@ -248,7 +236,7 @@ class Database:
 
         Raises RoleUnbound, a DatabaseUnavailable too, when row-level security does not bind the role.
         """
-        with _available(), self._connect() as connection:
+        with available(), self._connect() as connection:
             unbound = _unbound(connection.exec_driver_sql(UNBOUND).fetchone())
             lacking = connection.exec_driver_sql(LACKING).scalar()
         if unbound:
@@ -257,16 +245,18 @@ class Database:
         revision = self.revision()
         if lacking:
             raise DatabaseUnavailable(f"the role has no {lacking}; {GRANT}")
-        if revision != HEAD and _is_known(revision):
-            raise DatabaseUnavailable(f"the schema is at revision {revision or 'none'}, this version needs {HEAD}")
+        if revision != schema.HEAD and schema.is_known(revision):
+            raise DatabaseUnavailable(
+                f"the schema is at revision {revision or 'none'}, this version needs {schema.HEAD}"
+            )
 
     def revision(self) -> str | None:
         """Return the revision that the schema is at, None for an empty database.
 
         Raises DatabaseUnavailable.
         """
-        with _available(), self._connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        with available(), self._connect() as connection:
+            return schema.revision(connection)
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision; of many processes that try at once one does it, the others wait.
@@ -276,12 +266,11 @@ class Database:
         Raises DatabaseUnavailable.
         """
         revision = self.revision()
-        if revision == HEAD or not _is_known(revision):
+        if revision == schema.HEAD or not schema.is_known(revision):
             return
         transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
-        with _available(), transactional.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            _upgrade(connection)
+        with available(), transactional.begin() as connection:
+            schema.upgrade(connection)
 
     def dispose(self) -> None:
         """Close all idle connections, cancel what the others run, and close those when that has ended."""
@@ -289,45 +278,6 @@ class Database:
         self.engine.dispose()
         for connection in list(self._connections):
             self._driver.cancel(connection)
-
-
-_UNAVAILABLE = (
-    psycopg.OperationalError,  # away, refused, timed out, at its limits
-    psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,
-    psycopg.errors.UndefinedTable,  # the migration has not run yet
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.InsufficientPrivilege,
-)
-
-
-@contextmanager
-def _available() -> Iterator[None]:
-    """Turn what says that the database cannot serve now into DatabaseUnavailable, all else into a fault.
-
-    Raises DatabaseUnavailable, ConstraintViolated, DatabaseFault.
-    """
-    try:
-        yield
-    except sqlalchemy.exc.TimeoutError as error:  # no connection became free
-        raise DatabaseUnavailable(str(error)) from error
-    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
-        original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-        message = _first_line(original)
-        if isinstance(original, psycopg.errors.LockNotAvailable):
-            raise LockTimeout(message) from error
-        if isinstance(original, psycopg.errors.InsufficientPrivilege):
-            message += f"; {GRANT}"
-        if isinstance(original, _UNAVAILABLE):
-            raise DatabaseUnavailable(message) from error
-        # Not from the error: it holds what the user wrote, and a traceback would show it.
-        kind = ConstraintViolated if isinstance(original, psycopg.IntegrityError) else DatabaseFault
-        raise kind(f"{type(original).__name__}: {message}") from None
-
-
-def _first_line(error: BaseException | None) -> str:
-    """Return the message without the lines that tell what the user wrote."""
-    return str(error).partition("\n")[0]
 
 
 def _unbound(role_found: Any) -> str | None:
@@ -353,19 +303,3 @@ def _is_readable(descriptor: int) -> bool:
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
     return bool(select.select([descriptor], [], [], 0)[0])
-
-
-_CONFIG = Config()
-_CONFIG.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-_CONFIG.set_main_option("path_separator", "os")
-_SCRIPTS = ScriptDirectory.from_config(_CONFIG)
-HEAD = _SCRIPTS.get_current_head()
-
-
-def _is_known(revision: str | None) -> bool:
-    return revision is None or any(script.revision == revision for script in _SCRIPTS.walk_revisions())
-
-
-def _upgrade(connection: Connection) -> None:
-    _CONFIG.attributes["connection"] = connection
-    command.upgrade(_CONFIG, "head")

@@ -14,8 +14,9 @@ import uvicorn
 
 from handlers.security import InvalidToken
 from models import embedded
-from models.database import HEAD, Database
+from models.database import Database
 from models.errors import DatabaseUnavailable
+from models.schema import HEAD
 from openapi.app import token_verifier
 from openapi.protocol import HttpProtocol
 from openapi.settings import InvalidSettings, Settings

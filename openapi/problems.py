@@ -17,8 +17,6 @@ from models.errors import (
     DatabaseUnavailable,
     KeyInUse,
     KeyReused,
-    LockTimeout,
-    RoleUnbound,
     TaskForbidden,
     TaskNotFound,
     VersionMismatch,
@@ -128,8 +126,6 @@ DOMAIN_ERRORS: Final = {
         {"Retry-After": str(RETRY_AFTER)},
     ),
     DatabaseUnavailable: UNAVAILABLE,
-    LockTimeout: UNAVAILABLE,
-    RoleUnbound: UNAVAILABLE,
 }
 
 
@@ -153,8 +149,9 @@ def describe(error: Exception) -> Problem:
         return invalid_token(error)
     if isinstance(error, VersionMismatch):
         return version_mismatch(error)
-    if type(error) in DOMAIN_ERRORS:
-        return DOMAIN_ERRORS[type(error)]
+    for kind in type(error).__mro__:
+        if kind in DOMAIN_ERRORS:
+            return DOMAIN_ERRORS[kind]
     if isinstance(error, HTTPException):
         return FRAMEWORK_ERRORS.get(error.status_code, INTERNAL_ERROR)
     return INTERNAL_ERROR

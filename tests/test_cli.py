@@ -19,7 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 from connexion import FlaskApp
 
-from models.database import HEAD, Database
+from models.database import Database
+from models.schema import HEAD
 from openapi.app import create_app
 from openapi.cli import main
 from openapi.operation import OnLoopApp

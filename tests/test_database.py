@@ -24,8 +24,9 @@ from sqlalchemy import text
 from models import database as database_module
 from models import embedded
 from models.base import Base
-from models.database import HEAD, Database
+from models.database import Database
 from models.errors import DatabaseUnavailable
+from models.schema import HEAD
 from openapi import app as app_module
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
 from handlers.key_set import COOL_DOWN, MAX_AGE, REFRESH_AGE, KeySet, KeysUnavailable, parse
+from handlers.security import InvalidToken, TokenVerifier
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
 from tests.conftest import HOSTS, SECRET
@@ -408,6 +409,24 @@ def test_a_key_that_the_issuer_withdraws_is_gone_after_the_next_fetch(
         assert await keys.key("key-EdDSA")  # it starts the fetch and does not wait for it
         await keys.refresh()
         assert await keys.key("key-EdDSA") is None
+
+    asyncio.run(run())
+
+
+def test_a_remembered_token_is_refused_when_its_key_is_withdrawn(keys: KeySet, source: Source, clock: Clock) -> None:
+    origin = "https://app.example.com"
+    tokens = TokenVerifier(key_set=keys, origin=origin)
+    now = int(time.time())
+    claims = {"sub": "alice", "iat": now, "exp": now + 60, "iss": origin, "aud": origin}
+    token = jwt.encode(claims, KEYS["EdDSA"], "EdDSA", headers={"kid": "key-EdDSA"})
+
+    async def run() -> None:
+        assert (await tokens.verify(token))["sub"] == (await tokens.verify(token))["sub"] == "alice"
+        source.answer = key_set(jwk("ES256"))
+        clock.now += COOL_DOWN + 1
+        await keys.refresh()
+        with pytest.raises(InvalidToken, match="a key that its issuer does not have"):
+            await tokens.verify(token)
 
     asyncio.run(run())
 

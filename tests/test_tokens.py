@@ -17,7 +17,8 @@ import jwt
 import pytest
 
 from handlers.key_set import KeySet
-from handlers.security import InvalidToken, TokenVerifier
+from handlers.security import LEEWAY, InvalidToken, TokenVerifier
+from openapi.app import token_verifier
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
 from tests.conftest import SECRET
@@ -302,3 +303,33 @@ def user_row(database: Any, client: Client) -> list[dict[str, Any]]:
     from models.user import User
 
     return database.rows(client.user, select(User.email, User.name).where(User.id == client.user), {})
+
+
+def test_a_remembered_token_is_refused_from_its_expiry_on(make_settings: Callable[..., Settings]) -> None:
+    tokens = token_verifier(make_settings())
+    token = tokens.sign({"sub": "alice"}, lifetime=3 - LEEWAY)  # with the leeway it counts for 2 to 3 s
+    assert asyncio.run(tokens.verify(token)) == asyncio.run(tokens.verify(token))
+    time.sleep(3.1)
+    with pytest.raises(InvalidToken, match="expired"):
+        asyncio.run(tokens.verify(token))
+
+
+def test_a_remembered_token_says_nothing_about_one_with_another_signature(
+    make_settings: Callable[..., Settings],
+) -> None:
+    tokens = token_verifier(make_settings())
+    token = tokens.sign({"sub": "alice"}, lifetime=60)
+    asyncio.run(tokens.verify(token))
+    with pytest.raises(InvalidToken, match="signature"):
+        asyncio.run(tokens.verify(token[:-6] + token[-6:].swapcase()))
+
+
+def test_no_more_than_some_tokens_are_remembered(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.security.REMEMBERED", 3)
+    tokens = token_verifier(make_settings())
+    for number in range(5):
+        asyncio.run(tokens.verify(tokens.sign({"sub": f"user {number}"}, lifetime=60)))
+    remembered = [verified.claims["sub"] for verified in tokens._remembered.values()]
+    assert remembered == ["user 2", "user 3", "user 4"]
