@@ -1,8 +1,10 @@
 """How long a request takes (SC-004, SC-006): median and 99th percentile of each operation, one client, real HTTP.
 
-Run it with `python -m bench.latency`. It starts a server and a database of its own.
+Run it with `python -m bench.latency`. It starts a server and a database of its own. With `--delay 10` each round trip
+to the database takes 10 milliseconds more, as over a network.
 """
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -13,6 +15,7 @@ import httpx
 
 from models import embedded
 from openapi.settings import Settings
+from tests.relay import Relay
 from tests.server import ServerProcess, sign
 
 SECRET = "a-secret-for-the-benchmark-only-32-bytes"
@@ -32,8 +35,21 @@ def measure(request: Callable[[], httpx.Response]) -> tuple[float, float]:
 
 def main() -> None:
     """Print one line an operation."""
+    parser = argparse.ArgumentParser(description="How long a request takes.")
+    parser.add_argument("--delay", type=float, help="milliseconds that each round trip to the database takes more")
+    delay = parser.parse_args().delay
     directory = Path(tempfile.mkdtemp())
-    environment = {"DATABASE_URL": embedded.start(directory / "postgres"), "BETTER_AUTH_SECRET": SECRET}
+    url = embedded.start(directory / "postgres")
+    if delay is None:
+        measure_at(url, directory)
+    else:
+        with Relay(url, delay=delay / 1000) as relay:
+            measure_at(relay.url, directory)
+
+
+def measure_at(database_url: str, directory: Path) -> None:
+    """Print the figures of a server on this database."""
+    environment = {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": SECRET}
     token = sign(Settings.load(environment), 3600, sub="bench")
     headers = {"Authorization": f"Bearer {token}"}
     with (

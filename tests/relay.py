@@ -1,4 +1,4 @@
-"""A TCP relay in front of the database, which tests cut and mend."""
+"""A TCP relay in front of the database, which tests cut and mend; it counts round trips and makes them longer."""
 
 import contextlib
 import select
@@ -11,9 +11,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 
 class Relay:
-    """Relays connections on a loopback port to the database's Unix socket."""
+    """Relays connections on a loopback port to the database's Unix socket.
 
-    def __init__(self, database_url: str) -> None:
+    `round_trips` counts how often a client sent something after an answer: what it sends in one go, and all that it
+    sends before the server has said anything, is one round trip. Each takes `delay` seconds more.
+    """
+
+    def __init__(self, database_url: str, *, delay: float = 0) -> None:
+        self.round_trips = 0
+        self._delay = delay
         parameters = conninfo_to_dict(database_url)
         self._target = f"{parameters['host']}/.s.PGSQL.{parameters.get('port') or 5432}"
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -65,6 +71,7 @@ class Relay:
     def _relay(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
             server.connect(self._target)
+            is_answered = True
             while self._is_open.is_set():
                 if self._is_silent.is_set():
                     time.sleep(0.02)
@@ -73,4 +80,8 @@ class Relay:
                     data = source.recv(65536)
                     if not data:
                         return
+                    if source is client and is_answered:
+                        self.round_trips += 1
+                        time.sleep(self._delay)
+                    is_answered = source is server
                     (server if source is client else client).sendall(data)
