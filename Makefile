@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format audit lock client clean
+.PHONY: help run test lint format audit lock client bench-scale clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,9 @@ lock: $(READY) ## Pin the newest versions that pyproject.toml allows
 
 client: client/node_modules/.ready ## Generate TypeScript types from the contract (needs Node)
 	cd client && npm run --silent generate
+
+bench-scale: $(READY) ## Print and plot what a page of a list costs from 1,000 to 1,000,000 tasks (needs matplotlib)
+	$(BIN)/python -m bench.scale
 
 clean: ## Remove the virtual environment and what the tools leave behind; .data stays
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis \

@@ -39,8 +39,10 @@ class Sort(NamedTuple):
 
 # Tasks without a due date come last: in their place stands the end that each direction reaches last. It is CASE and not
 # coalesce(), which PostgreSQL takes for leaky and so keeps out of an index condition under row-level security.
-DUE_FIRST = case((Task.due_date.is_(None), literal_column("'infinity'", Instant)), else_=Task.due_date)
-DUE_LAST = case((Task.due_date.is_(None), literal_column("'-infinity'", Instant)), else_=Task.due_date)
+LATEST = literal_column("'infinity'", Instant)
+EARLIEST = literal_column("'-infinity'", Instant)
+DUE_FIRST = case((Task.due_date.is_(None), LATEST), else_=Task.due_date)
+DUE_LAST = case((Task.due_date.is_(None), EARLIEST), else_=Task.due_date)
 CREATED = Task.created_at.expression
 TITLE = Task.title_folded.expression
 
@@ -49,9 +51,10 @@ SORTS = {
     "title": Sort(TITLE, TITLE, "asc"),
     "due_date": Sort(DUE_FIRST, DUE_LAST, "asc"),
 }
+IS_PENDING = not_(Task.completed)
 STATUSES: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
     "all": (),
-    "pending": (not_(Task.completed),),
+    "pending": (IS_PENDING,),
     "completed": (Task.completed,),
 }
 SEARCHED = bindparam("q", type_=CodePoints)
@@ -59,7 +62,7 @@ FILTERS: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
     "priority": (Task.priority == func.any(bindparam("priority", type_=postgresql.ARRAY(CodePoints))),),
     "due_from": (Task.due_date >= bindparam("due_from", type_=Instant),),
     "due_to": (Task.due_date < bindparam("due_to", type_=Instant),),
-    "overdue": (Task.due_date < func.now(), not_(Task.completed)),
+    "overdue": (Task.due_date < func.now(), IS_PENDING),
     "q": (or_(func.strpos(Task.title_folded, SEARCHED) > 0, func.strpos(Task.description_folded, SEARCHED) > 0),),
 }
 
@@ -113,9 +116,11 @@ def list_tasks(database: Database, user_id: str, query: Query, limit: int, after
 @cache
 def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_continued: bool) -> Executable:
     key: ColumnElement[Any] = getattr(SORTS[sort], order)
+    conditions = FILTERS | (_due_bounds(order, is_continued) if sort == "due_date" else {})
+    asked = (*STATUSES[status], *(condition for name in sorted(filters) for condition in conditions[name]))
     statement = (
         select(*ANSWER)
-        .where(THE_USER, *STATUSES[status], *(condition for name in sorted(filters) for condition in FILTERS[name]))
+        .where(THE_USER, *dict.fromkeys(asked))  # each once, or PostgreSQL expects too few rows
         .order_by(getattr(key, order)(), getattr(Task.id, order)())
         .limit(bindparam("limit", type_=Integer))
     )
@@ -126,6 +131,22 @@ def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_c
         )
         statement = statement.where(here > there if order == "asc" else here < there)
     return read(statement)
+
+
+def _due_bounds(order: str, is_continued: bool) -> dict[str, tuple[ColumnExpressionArgument[bool], ...]]:
+    """Return the filters by due date as bounds of the key of that order, since the index knows the key.
+
+    A page behind a task has no other bound at that end: of two, PostgreSQL might begin at the one further away.
+    """
+    key, is_due = (DUE_FIRST, DUE_FIRST < LATEST) if order == "asc" else (DUE_LAST, DUE_LAST > EARLIEST)
+    lower = () if is_continued and order == "asc" else (key >= bindparam("due_from", type_=Instant),)
+    upper = () if is_continued and order == "desc" else (key < bindparam("due_to", type_=Instant),)
+    past = () if is_continued and order == "desc" else (key < func.now(),)
+    return {
+        "due_from": (is_due, *lower),
+        "due_to": (is_due, *upper),
+        "overdue": (is_due, *past, IS_PENDING),
+    }
 
 
 def _parameters(query: Query) -> dict[str, Any]:

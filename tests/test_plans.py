@@ -1,57 +1,123 @@
-"""PostgreSQL reads each page of a list from an index, in order, from where the page begins."""
+"""PostgreSQL reads each page of a list from an index, in order, from where the page begins, and little else."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy.dialects import postgresql
 
 from models import task_list
 from models.database import Database
+from models.task_list import Query
 from tests.conftest import another_database
-from tests.test_lists import insert_many
 
-# Somewhere in the middle of the tasks.
-KEYS = {"created": datetime.now(UTC), "title": "task 5", "due_date": datetime(2026, 1, 7, tzinfo=UTC)}
-SPREAD = "UPDATE tasks SET completed = random() < 0.5, created_at = created_at + (random() - 0.5) * interval '9 days'"
+LIMIT = 21
+# One task in ten is pending, one in five has no due date, and nothing depends on anything else.
+SEED = """
+    INSERT INTO tasks (user_id, title, title_folded, completed, priority, created_at, due_date)
+    SELECT owner, 'task ' || n, 'task ' || md5(n::text), random() < 0.9,
+        (ARRAY['low', 'medium', 'high', NULL])[1 + floor(random() * 4)],
+        timestamptz '2026-01-01Z' + random() * interval '100 days',
+        CASE WHEN random() < 0.8 THEN timestamptz '2026-01-01Z' + random() * interval '100 days' END
+    FROM (
+        VALUES ('many', 30000), ('few', 1000)
+        UNION ALL SELECT 'user ' || n, 100 FROM generate_series(1, 300) AS n
+    ) AS owners (owner, tasks), generate_series(1, tasks) AS n
+"""
+MIDDLE = datetime.fromisoformat("2026-02-20T00:00:00+00:00")
+KEYS = {"created": MIDDLE, "title": "task 8", "due_date": MIDDLE}  # somewhere in the middle of the tasks
+DUE = {"due_from": "2026-01-20T00:00:00Z", "due_to": "2026-03-20T00:00:00Z"}
+FILTERS: dict[str, dict[str, Any]] = {
+    "no filter": {},
+    "due": DUE,
+    "due from": {"due_from": DUE["due_from"]},
+    "due to": {"due_to": DUE["due_to"]},
+    "priority": {"priority": ["low"]},
+    "priorities": {"priority": ["low", "high"]},
+    "due and priority": {**DUE, "priority": ["low"]},
+    "overdue": {"overdue": True},
+}
+LISTS = [
+    pytest.param(*query, id="-".join(query))
+    for query in itertools.product(
+        ("all", "pending", "completed"), ("created", "title", "due_date"), ("asc", "desc"), FILTERS, ("first", "deep")
+    )
+    if not {"completed", "overdue"} <= set(query)  # there are none
+]
+lists = pytest.mark.parametrize(("status", "sort", "order", "filters", "page"), LISTS)
+
+Plan = dict[str, Any]
+Explain = Callable[..., Plan]
 
 
 @pytest.fixture(scope="module")
-def explain(database_url: str) -> Iterator[Callable[..., str]]:
-    """Return the plan of a statement for a user with many tasks beside another one."""
+def explain(database_url: str) -> Iterator[Explain]:
+    """Run a list query of a user with 30,000 tasks or of one with 1,000, beside 300 others, and return its plan."""
     with another_database(database_url) as url:
         database = Database(url)
         database.migrate()
-        with psycopg.connect(url, autocommit=True) as connection:
-            for user in ("plan", "other"):
-                connection.execute("SELECT set_config('app.user_id', %s, false)", (user,))
-                connection.execute("INSERT INTO users (id) VALUES (%s)", (user,))
-                insert_many(database, None, 20_000, user=user)
-                connection.execute(SPREAD)
-            connection.execute("ANALYZE tasks")
-
-        def explain(statement: Any, parameters: dict[str, Any]) -> str:
-            compiled = statement.compile(dialect=database.engine.dialect)
-            with psycopg.connect(url) as connection:
-                connection.execute("SELECT set_config('app.user_id', 'plan', true)")
-                plan = connection.execute(f"EXPLAIN {compiled}", compiled.construct_params(parameters)).fetchall()
-            return "\n".join(row[0] for row in plan)
-
-        yield explain
         database.dispose()
+        with psycopg.connect(url.replace("user=tasks_api", "user=postgres"), autocommit=True) as superuser:
+            superuser.execute("SET session_replication_role = replica")  # no foreign key: there are no users
+            superuser.execute(SEED)
+            superuser.execute("VACUUM ANALYZE tasks")
+        with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+
+            def explain(user: str, status: str, sort: str, order: str, filters: str, page: str) -> Plan:
+                query = Query.of(status=status, sort=sort, order=order, **FILTERS[filters])
+                statement: Any = task_list._statement(status, sort, order, frozenset(query.filters), page == "deep")
+                parameters = {"the_user": user, "limit": LIMIT, **task_list._parameters(query)}
+                if page == "deep":
+                    parameters |= {"key": KEYS[sort], "id": UUID(int=0)}
+                compiled = statement.compile(dialect=postgresql.psycopg.dialect())
+                connection.execute("SELECT set_config('app.user_id', %s, false)", (user,))
+                (plan,) = connection.execute(
+                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", compiled.construct_params(parameters)
+                ).fetchone()[0]
+                return plan["Plan"]
+
+            yield explain
 
 
-@pytest.mark.parametrize(
-    ("status", "sort", "order"),
-    list(itertools.product(("all", "pending", "completed"), ("created", "title", "due_date"), ("asc", "desc"))),
-)
-def test_a_page_is_read_in_order_from_an_index(explain: Callable[..., str], status: str, sort: str, order: str) -> None:
-    statement = task_list._statement(status, sort, order, frozenset(), True)
-    plan = explain(statement, {"the_user": "plan", "limit": 101, "key": KEYS[sort], "id": uuid4()})
-    assert "Sort" not in plan, plan
-    (condition,) = (line for line in plan.splitlines() if "Index Cond" in line)
-    assert "user_id" in condition, plan
-    assert "ROW" in condition, plan
+@lists
+def test_a_page_is_read_in_order_from_an_index_that_checks_the_filters(
+    explain: Explain, status: str, sort: str, order: str, filters: str, page: str
+) -> None:
+    plan = explain("many", status, sort, order, filters, page)
+    assert plan["Node Type"] == "Limit", plan
+    (scan,) = plan["Plans"]
+    assert scan["Node Type"] == "Index Scan", plan
+    assert "Plans" not in scan, plan
+    assert "user_id = 'many'" in scan["Index Cond"], plan
+    assert ("ROW(" in scan["Index Cond"]) == (page == "deep"), plan
+    # Only the policies of row-level security are left to check in the row.
+    assert not any(column in scan["Filter"] for column in ("completed", "priority", "due_date")), plan
+    assert "Rows Removed by Filter" not in scan or scan["Rows Removed by Filter"] == 0, plan
+
+
+@pytest.mark.parametrize("user", ["few", "many"])
+@lists
+def test_a_page_is_filled_from_little_more_than_its_own_rows(
+    explain: Explain, user: str, status: str, sort: str, order: str, filters: str, page: str
+) -> None:
+    plan = explain(user, status, sort, order, filters, page)
+    # Each row may lie in another page of the table; the rest is of the index.
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= LIMIT + 15, plan
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_range_of_due_dates_in_their_order_is_where_the_index_is_read(explain: Explain, order: str) -> None:
+    for page in ("first", "deep"):
+        (scan,) = explain("many", "all", "due_date", order, "due", page)["Plans"]
+        bounds = scan["Index Cond"].count("2026-01-20"), scan["Index Cond"].count("2026-03-20")
+        # Where a page begins behind a task, that task is the bound, and the other one is where the list ends.
+        assert bounds == {"first": (1, 1), "deep": (0, 1) if order == "asc" else (1, 0)}[page], scan
+
+
+def test_the_planner_knows_that_row_level_security_hides_none_of_a_users_own_tasks(explain: Explain) -> None:
+    (scan,) = explain("many", "all", "title", "asc", "no filter", "first")["Plans"]
+    assert scan["Plan Rows"] > 10_000, scan
