@@ -119,5 +119,5 @@ def test_a_range_of_due_dates_in_their_order_is_where_the_index_is_read(explain:
 
 
 def test_the_planner_knows_that_row_level_security_hides_none_of_a_users_own_tasks(explain: Explain) -> None:
-    (scan,) = explain("many", "all", "title", "asc", "no filter", "first")["Plans"]
-    assert scan["Plan Rows"] > 10_000, scan
+    (scan,) = explain("few", "all", "title", "asc", "no filter", "first")["Plans"]
+    assert scan["Plan Rows"] > 300, scan  # of 1,000
