@@ -7,10 +7,13 @@ else
 BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 WORKERS ?= 2
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-header --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format audit lock client bench-scale clean
+.PHONY: help run test lint format audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,19 +36,25 @@ format: $(READY) ## Format the code
 audit: $(READY) ## Look for known vulnerabilities in the locked packages
 	@$(BIN)/python -m tests.audit
 
+bench: $(BENCH_READY) ## Measure the service against others, a quarter of an hour (needs wrk); OPTIONS="--help" tells more
+	$(BIN)/python -m bench $(OPTIONS)
+
+bench-cores: $(BENCH_READY) ## Measure two workers, memory and start-up (needs wrk)
+	$(BIN)/python -m bench.cores $(OPTIONS)
+
+bench-scale: $(BENCH_READY) ## Print and plot what a page of a list costs from 1,000 to 1,000,000 tasks
+	$(BIN)/python -m bench.scale
+
 lock: $(READY) ## Pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --no-header \
-		--no-emit-index-url --no-emit-find-links --quiet --extra dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra dev --output-file requirements.lock
+	$(COMPILE) --extra bench --constraint requirements.lock --output-file requirements-bench.lock
 
 client: client/node_modules/.ready ## Generate TypeScript types from the contract (needs Node)
 	cd client && npm run --silent generate
 
-bench-scale: $(READY) ## Print and plot what a page of a list costs from 1,000 to 1,000,000 tasks (needs matplotlib)
-	$(BIN)/python -m bench.scale
-
 clean: ## Remove the virtual environment and what the tools leave behind; .data stays
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis \
-		client/node_modules client/schema.d.ts
+		client/node_modules client/schema.d.ts bench/peers/fastify/node_modules
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed. Name one with: make PYTHON=python3.12")'
@@ -53,6 +62,12 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(READY)
+
+# Node's peer is left out where there is no Node.
+$(BENCH_READY): $(READY) requirements-bench.lock bench/peers/fastify/package-lock.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
+	@if command -v npm >/dev/null; then cd bench/peers/fastify && npm ci --no-audit --no-fund; fi
+	@touch $@
 
 client/node_modules/.ready: client/package.json client/package-lock.json
 	cd client && npm ci --no-audit --no-fund

@@ -58,12 +58,24 @@ def found(files: list[Path], pattern: re.Pattern[str]) -> list[str]:
     ]
 
 
-def requirements() -> Iterator[str]:
-    """Yield the requirements of the lock file, each on one line."""
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+LOCKS = ("requirements.lock", "requirements-bench.lock")
+
+
+def requirements(lock: str) -> Iterator[str]:
+    """Yield the requirements of a lock file, each on one line."""
+    text = (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
     for line in text.splitlines():
         if line.strip() and not line.strip().startswith("#"):
             yield line
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    """Return what versions a lock file pins, for a platform each."""
+    found: dict[str, set[str]] = {}
+    for line in requirements(lock):
+        name, version = re.split(r"(?:\[[^]]*\])?==", line.split()[0])
+        found.setdefault(name, set()).add(version)
+    return found
 
 
 def test_no_file_has_the_address_of_a_registry(files: list[Path]) -> None:
@@ -74,22 +86,31 @@ def test_no_file_has_a_path_of_one_machine(files: list[Path]) -> None:
     assert found(files, OWN_PATH) == []
 
 
-def test_every_requirement_is_pinned_with_a_hash() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_requirement_is_pinned_with_a_hash(lock: str) -> None:
     pin = re.compile(r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,-]+\])?==[^\s;]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*")
-    assert [line for line in requirements() if not pin.fullmatch(line)] == []
+    assert [line for line in requirements(lock) if not pin.fullmatch(line)] == []
 
 
-def test_the_lock_file_names_no_index() -> None:
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize("lock", LOCKS)
+def test_no_lock_file_names_an_index(lock: str) -> None:
+    text = (ROOT / lock).read_text(encoding="utf-8")
     assert "://" not in text
     assert [word for word in re.split(r"[\s=]+", text) if word in INDEX_OPTIONS] == []
 
 
-def test_the_lock_file_pins_every_package_that_the_project_names() -> None:
+def test_the_lock_files_pin_every_package_that_the_project_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    pinned = {re.split(r"[\[=]", line)[0] for line in requirements()}
-    assert {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in named} - pinned == set()
+    extras = project["optional-dependencies"]
+    for lock, extra in zip(LOCKS, ("dev", "bench"), strict=True):
+        named = {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in [*project["dependencies"], *extras.pop(extra)]}
+        assert named - set(pins(lock)) == set()
+    assert extras == {}
+
+
+def test_the_lock_files_agree() -> None:
+    main, bench = (pins(lock) for lock in LOCKS)
+    assert {name: bench[name] for name in main.keys() & bench.keys() if main[name] != bench[name]} == {}
 
 
 def test_no_package_lock_names_where_a_package_came_from(files: list[Path]) -> None:

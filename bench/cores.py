@@ -1,0 +1,125 @@
+"""Cores, memory and start-up: `python -m bench.cores`. Two workers against one, and one over 100,000 requests."""
+
+import itertools
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from matplotlib import pyplot as plt
+
+from bench import data, load, machine, report
+from bench.__main__ import RESULTS, measure
+from bench.operations import Request, requests, warm_up
+from bench.servers import PEERS, Server
+
+SERVICE = PEERS["service"]
+CONNECTIONS = 32
+STEPS = 10
+
+
+def workers(prepared: data.Data, rounds: int, seconds: int) -> list[dict[str, Any]]:
+    """Measure one worker and two in turn."""
+    rows = []
+    for number, count in itertools.product(range(rounds), (1, 2)):
+        prepared.refresh()
+        with Server(SERVICE, prepared.url(SERVICE.role), workers=count) as server:
+            load.run(server.url, warm_up(), connections=CONNECTIONS, seconds=2)
+            for operation in ("get one", "list 20 pending"):
+                idle = psutil.cpu_times().idle
+                row = measure(server, requests(operation), CONNECTIONS, seconds)
+                row["idle"] = (psutil.cpu_times().idle - idle) / seconds
+                rows.append({"workers": count, "round": number, "operation": operation, **row})
+    return rows
+
+
+def memory(prepared: data.Data, total: int) -> list[tuple[int, float]]:
+    """Return how many requests one worker had answered and its resident memory then, step by step."""
+    prepared.refresh()
+    mixture: list[Request] = warm_up()
+    with Server(SERVICE, prepared.url(SERVICE.role)) as server:
+        answered, found = 0, [(0, server.memory())]
+        for step in range(1, STEPS + 1):
+            while answered < total * step / STEPS:
+                answered += load.run(server.url, mixture, connections=CONNECTIONS, seconds=1).requests
+            found.append((answered, server.memory()))
+    return found
+
+
+def startup(prepared: data.Data, rounds: int) -> list[float]:
+    """Return how many seconds the service takes from its start to its first answer with a task."""
+    prepared.refresh()
+    found = []
+    for _ in range(rounds):
+        with Server(SERVICE, prepared.url(SERVICE.role)) as server:
+            found.append(server.startup)
+    return found
+
+
+def write(raw: dict[str, Any], output: Path) -> str:
+    """Write table and plot; return the text."""
+    about = "\n".join(f"- {name}: {value}" for name, value in raw["about"].items())
+    starts = f"{statistics.median(raw['startup']):.2f} s, at most {max(raw['startup']):.2f} s"
+    memory_head = ["requests answered", *(f"{answered:,}" for answered, _ in raw["memory"])]
+    memory_row = ["resident memory, MiB", *(f"{size:.1f}" for _, size in raw["memory"])]
+    parts = ["# Cores, memory, start-up", about, f"## Two workers, {CONNECTIONS} connections", _workers(raw["workers"])]
+    parts += ["## Memory of one worker", report.table(memory_head, [memory_row]), "![Memory](memory.svg)"]
+    parts += ["## Start-up", f"From the start of the process to the first answer with a task: median {starts}."]
+    text = "\n\n".join(parts) + "\n"
+    (output / "cores.md").write_text(text, encoding="utf-8")
+    _plot(raw["memory"], output)
+    return text
+
+
+def _workers(rows: list[dict[str, Any]]) -> str:
+    head = ["", "workers", "requests a second", "to one worker", "server's ms a request", "99th percentile, ms"]
+    head.append("idle cores")
+    lines = []
+    for operation in dict.fromkeys(row["operation"] for row in rows):
+        one = _median(rows, operation, 1, "rate")
+        for count in (1, 2):
+            rate, cpu, p99, idle = (_median(rows, operation, count, what) for what in ("rate", "cpu", "p99", "idle"))
+            figures = (f"{rate:,.0f}", f"{rate / one:.2f}", f"{cpu:.2f}", f"{p99:.1f}", f"{idle:.2f}")
+            lines.append([operation, str(count), *figures])
+    return report.table(head, lines)
+
+
+def _median(rows: list[dict[str, Any]], operation: str, count: int, what: str) -> float:
+    return statistics.median(row[what] for row in rows if (row["operation"], row["workers"]) == (operation, count))
+
+
+def _plot(points: list[tuple[int, float]], output: Path) -> None:
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    axis.plot(*zip(*points, strict=True), marker="o", color=report.COLOURS["service"])
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("requests answered")
+    axis.set_title("resident memory of one worker, MiB", loc="left", fontsize=11)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.3)
+    report.save(figure, output, "memory")
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--rounds", default=report.ENOUGH, help="How often workers and start-up are measured.")
+@click.option("--seconds", default=3, help="How long a measurement of the workers takes.")
+@click.option("--requests", "total", default=100_000, help="How many requests the memory is watched over.")
+@click.option("--postgres", help="URL of a superuser of another PostgreSQL, over TCP.")
+@click.option("--output", default=RESULTS, type=click.Path(path_type=Path), help="Folder for table, plot and raw data.")
+def main(rounds: int, seconds: int, total: int, postgres: str | None, output: Path) -> None:
+    """Measure what a second worker gains, how memory grows, and how long the start takes."""
+    with data.prepared(postgres) as prepared:
+        raw = {
+            "about": machine.describe(prepared.version),
+            "workers": workers(prepared, rounds, seconds),
+            "startup": startup(prepared, rounds),
+            "memory": memory(prepared, total),
+        }
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "cores.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    click.echo(write(raw, output))
+
+
+if __name__ == "__main__":
+    main()
