@@ -14,6 +14,7 @@ from bench.servers import PEERS, ROOT, Server, missing
 
 RESULTS = ROOT / "bench" / "results"
 ROUNDS = 5
+WARM_UP = 32  # connections
 DELETE_RATE = 8000  # a second, where it is not known how many tasks the server creates
 
 
@@ -37,7 +38,7 @@ class Run:
         peer = PEERS[name]
         with Server(peer, data.url(peer.role)) as server:
             self._compare(name, server)
-            load.run(server.url, warm_up(), connections=max(self.connections), seconds=2)
+            load.run(server.url, warm_up(), connections=WARM_UP, seconds=2)
             rates: dict[int, float] = {}
             for operation in self.operations:
                 for connections in self.connections:
@@ -65,6 +66,7 @@ def measure(server: Server, batch: list[Request], connections: int, seconds: int
         "rate": result.requests / result.seconds,
         "cpu": cpu * 1000 / max(result.requests, 1),
         **{name: getattr(result, name) for name in ("median", "p99", "requests", "refused", "broken")},
+        "stalled": int(server.revive()),
     }
 
 

@@ -18,6 +18,11 @@ OURS, RIVAL, FLOOR = "service", "fastapi", "floor"
 CROWD = 100  # connections from which on a measurement takes twice as long: each of them has to get its answers
 SHOWN = 32  # connections of the plot and of the short table
 ENOUGH = 5  # rounds
+ERRORS = {
+    "refused": "answers that were no success",
+    "broken": "connections broken or timed out",
+    "stalled": "rounds after which the server did not answer any more",
+}
 COLOURS = {
     "service": "#0b6e4f",
     "flask": "#6fb98f",
@@ -100,9 +105,11 @@ def _length(raw: Raw) -> str:
 
 _CELLS: dict[str, Callable[[Median, Any], str]] = {
     "Requests a second": lambda median, key: f"{median('rate', *key):,.0f}",
-    "Processor time of the server, ms a request": lambda median, key: f"{median('cpu', *key):.2f}",
+    "Processor time of the server, ms a request": lambda median, key: (
+        f"{median('cpu', *key):.2f}" if median("requests", *key) else "-"
+    ),
     "Time to the answer, median and 99th percentile, ms": lambda median, key: (
-        f"{median('median', *key):.1f}, {median('p99', *key):.1f}"
+        f"{median('median', *key):.1f}, {median('p99', *key):.1f}" if median("requests", *key) else "-"
     ),
 }
 
@@ -145,11 +152,17 @@ def _servers(raw: Raw) -> str:
 
 
 def _errors(raw: Raw) -> str:
-    failed = [row for row in raw["loads"] if row["refused"] or row["broken"]]
+    """Return for each measurement with errors how many there were, all rounds together."""
+    failed = [row for row in raw["loads"] if any(row[name] for name in ERRORS)]
     if not failed:
         return "None: every answer was a success."
-    names = ("peer", "round", "operation", "connections", "requests", "refused", "broken")
-    return table(names, ([str(row[name]) for name in names] for row in failed))
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for row in failed:
+        key = (PEERS[row["peer"]].title, row["operation"], str(row["connections"]))
+        so_far = sums.get(key, [0] * len(ERRORS))
+        sums[key] = [count + row[name] for count, name in zip(so_far, ERRORS, strict=True)]
+    rows = ([*key, *map(str, counts)] for key, counts in sums.items())
+    return table(["", "operation", "connections", *ERRORS.values()], rows)
 
 
 def _titles(raw: Raw) -> list[str]:

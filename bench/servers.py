@@ -19,6 +19,8 @@ from bench import data
 ROOT = Path(__file__).parent.parent
 FASTIFY = ROOT / "bench" / "peers" / "fastify"
 OLDEST_NODE = 20
+PATIENCE = 60  # seconds for the start
+TIMEOUT = 3  # seconds for an answer without load
 
 
 class Peer(NamedTuple):
@@ -86,22 +88,31 @@ class Server:
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")
+        self.startup = self._start()
+        return self
+
+    def _start(self) -> float:
         started = time.perf_counter()
         process = subprocess.Popen(
             self._command, env=self._environment, cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT
         )
         self._process = psutil.Process(process.pid)
         self._popen = process
-        headers = {"Authorization": f"Bearer {data.token(data.user(0))}"}
-        path = f"{self.url}/api/tasks/{data.task(0, 0)}"
-        with httpx.Client(headers=headers, trust_env=False) as client:
-            while not _answers(client, path):
-                if process.poll() is not None or time.perf_counter() - started > 60:
-                    self.__exit__()
-                    raise RuntimeError(f"{self._peer.title} does not start:\n{self.log()}")
-                time.sleep(0.005)
-        self.startup = time.perf_counter() - started
-        return self
+        while not self._answers():
+            if process.poll() is not None or time.perf_counter() - started > PATIENCE:
+                self.__exit__()
+                raise RuntimeError(f"{self._peer.title} does not start:\n{self.log()}")
+            time.sleep(0.005)
+        return time.perf_counter() - started
+
+    def revive(self) -> bool:
+        """Start the server again if a load has left it so that it does not answer; return whether it had to be."""
+        if self._answers():
+            return False
+        self._popen.kill()
+        self._popen.wait()
+        self._start()
+        return True
 
     def __exit__(self, *_: object) -> None:
         if self._popen.poll() is None:
@@ -125,12 +136,12 @@ class Server:
         """Return the resident memory of the server and its workers in MiB."""
         return sum(process.memory_info().rss for process in self._processes()) / 2**20
 
+    def _answers(self) -> bool:
+        headers = {"Authorization": f"Bearer {data.token(data.user(0))}"}
+        try:
+            return httpx.get(f"{self.url}/api/tasks", headers=headers, timeout=TIMEOUT, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
     def _processes(self) -> list[psutil.Process]:
         return [self._process, *self._process.children(recursive=True)]
-
-
-def _answers(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(url).is_success
-    except httpx.TransportError:
-        return False
