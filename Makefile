@@ -36,7 +36,7 @@ format: $(READY) ## Format the code
 audit: $(READY) ## Look for known vulnerabilities in the locked packages
 	@$(BIN)/python -m tests.audit
 
-bench: $(BENCH_READY) ## Measure the service against others, a quarter of an hour (needs wrk); OPTIONS="--help" tells more
+bench: $(BENCH_READY) ## Measure the service against others, in twenty minutes (needs wrk); OPTIONS="--help" tells more
 	$(BIN)/python -m bench $(OPTIONS)
 
 bench-cores: $(BENCH_READY) ## Measure two workers, memory and start-up (needs wrk)

@@ -31,6 +31,7 @@ def workers(prepared: data.Data, rounds: int, seconds: int) -> list[dict[str, An
                 idle = psutil.cpu_times().idle
                 row = measure(server, requests(operation), CONNECTIONS, seconds)
                 row["idle"] = (psutil.cpu_times().idle - idle) / seconds
+                click.echo(f"{operation} with {count} worker(s): {row['rate']:.0f} a second")
                 rows.append({"workers": count, "round": number, "operation": operation, **row})
     return rows
 
@@ -45,6 +46,7 @@ def memory(prepared: data.Data, total: int) -> list[tuple[int, float]]:
             while answered < total * step / STEPS:
                 answered += load.run(server.url, mixture, connections=CONNECTIONS, seconds=1).requests
             found.append((answered, server.memory()))
+            click.echo(f"{found[-1][1]:.1f} MiB after {answered:,} requests")
     return found
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import secrets
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +70,7 @@ def prepared(superuser_url: str | None) -> Iterator["Data"]:
     What the latter writes is not flushed to disk, and nothing but the load works in it: the servers are measured, not
     the disk.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped too
     if superuser_url:
         yield Data(superuser_url)
         return

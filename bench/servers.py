@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FASTIFY = ROOT / "bench" / "peers" / "fastify"
 OLDEST_NODE = 20
 PATIENCE = 60  # seconds for the start
-TIMEOUT = 3  # seconds for an answer without load
+TIMEOUT = 2  # seconds for an answer without load
 
 
 class Peer(NamedTuple):
