@@ -37,13 +37,13 @@ Median = Callable[..., float]
 
 
 def write(raw: Raw, output: Path) -> str:
-    """Write table and plot into a folder, and into the README where it shows this folder; return the short table."""
+    """Write table and plot into a folder, those of a whole run into the README too; return the short table."""
     median = _medians(raw)
     shown = SHOWN if SHOWN in raw["connections"] else raw["connections"][0]
     short = _short_table(raw, median, shown)
     (output / "benchmark.md").write_text(_report(raw, median, short, shown), encoding="utf-8")
     _plot(raw, median, shown, output)
-    if output.resolve() == ROOT / "bench" / "results":
+    if output.resolve() == ROOT / "bench" / "results" and raw["rounds"] >= ENOUGH:
         place(README, "benchmark", f"{_origin(raw)}\n\n{short}")
     return short
 
