@@ -1,14 +1,13 @@
 """The database: a bounded pool, statements that run as one user in one round trip, and the state of the schema."""
 
 import os
-import select
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -21,7 +20,7 @@ from sqlalchemy.dialects import postgresql
 
 from models import schema
 from models.availability import GRANT, available, first_line
-from models.driver import Driver, InThread, OnLoop, Row
+from models.driver import Driver, InThread, OnLoop, RoundTrip, Row, await_socket
 from models.errors import ConnectionBroken, DatabaseUnavailable, RoleUnbound
 
 AnExecutable = TypeVar("AnExecutable", bound=Executable)
@@ -38,8 +37,8 @@ CONNECTION_DEFAULTS = {
 }
 # All settings are local to the statement's own transaction, so that nothing stays behind on a pooled connection.
 PRELUDE = (
-    "SELECT set_config('app.user_id', %s, true), set_config('app.probe', %s, true),"
-    " set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)"
+    b"SELECT set_config('app.user_id', $1, true), set_config('app.probe', $2, true),"
+    b" set_config('statement_timeout', $3, true), set_config('lock_timeout', $4, true)"
 )
 UNBOUND = (
     "SELECT rolname, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
@@ -60,21 +59,29 @@ def read(statement: AnExecutable) -> AnExecutable:
     return statement.execution_options(is_read=True)
 
 
-DIALECT = postgresql.psycopg.dialect()
-_compiled: WeakKeyDictionary[Executable, tuple[str, dict[str, Any]]] = WeakKeyDictionary()
+DIALECT = postgresql.psycopg.dialect(paramstyle="numeric_dollar")
 
 
-def compiled(statement: Executable) -> tuple[str, dict[str, Any]]:
-    """Return the statement as psycopg takes it, and the values that stand in the statement itself.
+class Compiled(NamedTuple):
+    """A statement as PostgreSQL takes it, the names of its parameters, and the values that stand in it already."""
+
+    query: bytes
+    names: list[str]
+    constants: dict[str, Any]
+
+
+_compiled: WeakKeyDictionary[Executable, Compiled] = WeakKeyDictionary()
+
+
+def compiled(statement: Executable) -> Compiled:
+    """Return the statement as PostgreSQL takes it.
 
     Compiling costs more than running, so each statement is to be built once.
     """
     if statement not in _compiled:
         form: Any = cast(ClauseElement, statement).compile(dialect=DIALECT)
-        _compiled[statement] = (
-            str(form),
-            {name: bind.effective_value for bind, name in form.bind_names.items() if not bind.required},
-        )
+        constants = {name: bind.effective_value for bind, name in form.bind_names.items() if not bind.required}
+        _compiled[statement] = Compiled(str(form).encode(), form.positiontup, constants)
     return _compiled[statement]
 
 
@@ -143,8 +150,9 @@ class Database:
             f"{limit * 1000:.0f}",
             f"{self._lock_timeout * 1000:.0f}",
         )
-        query, constants = compiled(statement)
-        values = {**constants, **parameters}
+        query, names, constants = compiled(statement)
+        given = {**constants, **parameters}
+        values = [given[name] for name in names]
         started = time.monotonic()
         with available():
             try:
@@ -155,14 +163,16 @@ class Database:
                     raise
             return self._run(scope, query, values, limit)
 
-    def _run(self, scope: tuple[str, ...], query: str, values: Mapping[str, Any], limit: float) -> list[Row]:
+    def _run(self, scope: tuple[str, ...], query: bytes, values: Sequence[Any], limit: float) -> list[Row]:
         pooled = self.engine.raw_connection()
         connection: Any = pooled.driver_connection
         try:
             if pooled.info["unbound"]:
                 raise RoleUnbound(pooled.info["unbound"])
             with self._deadline(connection, limit):
-                return self._driver.run(connection, PRELUDE, scope, query, values)
+                trip = RoundTrip(connection, PRELUDE, scope, query, values)
+                self._driver.wait(trip)
+                return trip.rows()
         except psycopg.OperationalError as error:
             if connection.closed:
                 raise ConnectionBroken(first_line(error)) from error
@@ -223,7 +233,7 @@ class Database:
         if record.info.pop("is_new", False):
             return
         is_stale = record.info["unbound"] or record.info["since"] < self._trusted_since
-        if is_stale or _is_readable(record.driver_connection.pgconn.socket):
+        if is_stale or await_socket(record.driver_connection.pgconn.socket, timeout=0):
             raise sqlalchemy.exc.DisconnectionError("of no use any more")
 
     def _part(self, connection: Any, record: Any) -> None:
@@ -295,11 +305,3 @@ def _driver_connection(connection: Connection) -> Any:
 
 def _is_idle(pgconn: PGconn) -> bool:
     return pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
-
-
-def _is_readable(descriptor: int) -> bool:
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([descriptor], [], [], 0)[0])

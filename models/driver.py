@@ -1,37 +1,100 @@
-"""Two ways to wait for PostgreSQL: in the calling thread, or in an event loop that goes on with other requests.
+"""One round trip to PostgreSQL: a prelude and a statement in one pipeline, which is one implicit transaction.
 
+There are two ways to wait for its end: in the calling thread, or in an event loop that goes on with other requests.
 Whoever calls writes the same plain functions for both. Under `OnLoop` they run by SQLAlchemy's `greenlet_spawn`, which
 lets a function without `await` wait for one that has it.
+
+The pipeline is driven through psycopg's wrapper of libpq (its manual: libpq, pipeline mode). The cursors
+of psycopg itself send and wait for each part by itself, which takes more than twice the time.
 """
 
+import asyncio
+import select
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import psycopg
-from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_
 
 Row = dict[str, Any]
-CANCEL_TIMEOUT = 1  # seconds
+CANCEL_TIMEOUT: Final = 1  # seconds
 # Prepared statements do not survive a transaction pooler such as PgBouncer or Neon's.
-OPTIONS: dict[str, Any] = {"prepare_threshold": None}
+OPTIONS: Final[dict[str, Any]] = {"prepare_threshold": None}
+RESULTS: Final = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+
+
+class RoundTrip:
+    """A prelude and a statement on their way; parameters are $1, $2 and so on.
+
+    psycopg.Error is raised for what goes wrong with the connection, here and there.
+    """
+
+    def __init__(
+        self, connection: Any, prelude: bytes, scope: Sequence[str], query: bytes, values: Sequence[Any]
+    ) -> None:
+        self._pgconn = connection.pgconn
+        self._transformer = Transformer(connection)
+        self._results: list[PGresult] = []
+        parameters = self._transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        self._pgconn.enter_pipeline_mode()
+        self._pgconn.send_query_params(prelude, [text.encode() for text in scope])
+        self._pgconn.send_query_params(query, parameters, self._transformer.types, self._transformer.formats)
+        self._pgconn.pipeline_sync()
+        self.is_sending = self._pgconn.flush() == 1
+
+    @property
+    def socket(self) -> int:
+        """What to wait for: that it can be read, and written to while `is_sending`."""
+        return int(self._pgconn.socket)
+
+    def proceed(self) -> bool:
+        """Send and read what can be without waiting; tell whether that was all."""
+        if self.is_sending:
+            self.is_sending = self._pgconn.flush() == 1
+        self._pgconn.consume_input()
+        while not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                if self._pgconn.status != ConnStatus.OK:
+                    return True
+            elif result.status == ExecStatus.PIPELINE_SYNC:
+                self._pgconn.exit_pipeline_mode()
+                return True
+            else:
+                self._results.append(result)
+        return False
+
+    def rows(self) -> list[Row]:
+        """Return the statement's rows.
+
+        Raises psycopg.Error for what PostgreSQL says.
+        """
+        for result in self._results:
+            if result.status not in RESULTS:
+                raise error_from_result(result)
+        if len(self._results) < 2:
+            raise psycopg.OperationalError("the connection broke before the answer")
+        result = self._results[1]
+        self._transformer.set_pgresult(result, set_loaders=True)
+        names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
+        return self._transformer.load_rows(0, result.ntuples, lambda values: dict(zip(names, values, strict=True)))
 
 
 class Driver(Protocol):
-    """What differs between the two ways."""
+    """What differs between the two ways to wait."""
 
     def engine(self, parameters: Mapping[str, Any], **options: Any) -> Engine:
         """Return an engine that connects with libpq's parameters."""
 
-    def run(self, connection: Any, prelude: str, scope: Sequence[str], query: str, values: Any) -> list[Row]:
-        """Send prelude and query in one pipeline: one implicit transaction, one round trip.
-
-        Raises psycopg.Error.
-        """
+    def wait(self, trip: RoundTrip) -> None:
+        """Wait until the round trip is over."""
 
     def cancel(self, connection: Any) -> None:
         """End what the connection runs at the moment."""
@@ -46,15 +109,12 @@ class InThread:
             "postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters, **OPTIONS), **options
         )
 
-    def run(
-        self, connection: psycopg.Connection, prelude: str, scope: Sequence[str], query: str, values: Any
-    ) -> list[Row]:
-        """Send prelude and query in one pipeline."""
-        cursor = connection.cursor(row_factory=dict_row)
-        with connection.pipeline():
-            connection.execute(prelude, scope)
-            cursor.execute(query, values)
-        return cursor.fetchall()
+    def wait(self, trip: RoundTrip) -> None:
+        """Wait until the round trip is over."""
+        while True:
+            await_socket(trip.socket, trip.is_sending)
+            if trip.proceed():
+                return
 
     def cancel(self, connection: psycopg.Connection) -> None:
         """End what the connection runs; the thread that waits for it gets an error."""
@@ -74,20 +134,45 @@ class OnLoop:
 
         return create_async_engine("postgresql+psycopg_async://", async_creator=connect, **options).sync_engine
 
-    def run(
-        self, connection: psycopg.AsyncConnection, prelude: str, scope: Sequence[str], query: str, values: Any
-    ) -> list[Row]:
-        """Send prelude and query in one pipeline."""
-        return await_(self._run(connection, prelude, scope, query, values))
+    def wait(self, trip: RoundTrip) -> None:
+        """Wait until the round trip is over."""
+        await_(self._end(trip))
 
-    async def _run(
-        self, connection: psycopg.AsyncConnection, prelude: str, scope: Sequence[str], query: str, values: Any
-    ) -> list[Row]:
-        cursor = connection.cursor(row_factory=dict_row)
-        async with connection.pipeline():
-            await connection.execute(prelude, scope)
-            await cursor.execute(query, values)
-        return await cursor.fetchall()
+    async def _end(self, trip: RoundTrip) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.create_future()
+
+        def proceed() -> None:
+            try:
+                if trip.proceed() and not end.done():
+                    end.set_result(None)
+            except psycopg.Error as error:
+                if not end.done():
+                    end.set_exception(error)
+            if not trip.is_sending:
+                loop.remove_writer(socket)
+
+        socket = trip.socket
+        loop.add_reader(socket, proceed)
+        if trip.is_sending:
+            loop.add_writer(socket, proceed)
+        try:
+            await end
+        finally:
+            loop.remove_reader(socket)
+            loop.remove_writer(socket)
 
     def cancel(self, connection: psycopg.AsyncConnection) -> None:
-        """Do nothing: psycopg cancels the statement of a task that is cancelled."""
+        """Do nothing: what a cancelled task ran is over at the statement's time limit."""
+
+
+def await_socket(descriptor: int, is_sending: bool = False, timeout: float | None = None) -> bool:
+    """Wait until the socket can be read, or written to where `is_sending`; tell whether it came to that.
+
+    `timeout` is in seconds.
+    """
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | (select.POLLOUT if is_sending else 0))
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+    return any(select.select([descriptor], [descriptor] if is_sending else [], [], timeout))

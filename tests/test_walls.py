@@ -217,7 +217,7 @@ def test_without_conditions_and_row_level_security_every_operation_leaks(
 
 
 # Fails a statement, and so its request, on a connection that still carries the id of a user.
-GUARD = PRELUDE.replace("SELECT ", "SELECT 1 / (coalesce(current_setting('app.user_id', true), '') = '')::int, ", 1)
+GUARD = PRELUDE.replace(b"SELECT ", b"SELECT 1 / (coalesce(current_setting('app.user_id', true), '') = '')::int, ", 1)
 USERS = 8
 REQUESTS = 10_000
 
