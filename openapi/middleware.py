@@ -21,7 +21,7 @@ from openapi.problems import NO_PATH, InputError, Problem, bad_input
 logger = logging.getLogger(__name__)
 access_log = logging.getLogger("tasks_api.access")
 
-QUEUE_TIMEOUT: Final = 1  # seconds
+QUEUE_TIMEOUT: Final = 2  # seconds
 MAX_TARGET: Final = 8 * 1024  # bytes of path and query
 MAX_HEADERS: Final = 32 * 1024  # bytes of all names and values
 MAX_HEADER_COUNT: Final = 100

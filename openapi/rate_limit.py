@@ -4,17 +4,17 @@ import asyncio
 import logging
 import math
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from connexion.lifecycle import ConnexionRequest
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, RedisStorage
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openapi.problems import Problem
+
+if TYPE_CHECKING:
+    from redis.asyncio import BlockingConnectionPool
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,21 @@ class Memory(MemoryStorage):
         return self.storage[key]
 
 
+def _pool(url: str) -> "BlockingConnectionPool":
+    # Large, and of no use to a service that counts in memory.
+    from redis.asyncio import BlockingConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return BlockingConnectionPool.from_url(
+        url,
+        max_connections=STORAGE_CONNECTIONS,
+        socket_connect_timeout=STORAGE_TIMEOUT,
+        socket_timeout=STORAGE_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 class RateLimiter:
     """Counts the requests of each user in windows that begin with the user's first request.
 
@@ -64,13 +79,7 @@ class RateLimiter:
         if storage == "memory://":
             self._storage = Memory()
         else:
-            self._pool = BlockingConnectionPool.from_url(
-                storage,
-                max_connections=STORAGE_CONNECTIONS,
-                socket_connect_timeout=STORAGE_TIMEOUT,
-                socket_timeout=STORAGE_TIMEOUT,
-                retry=Retry(NoBackoff(), 0),
-            )
+            self._pool = _pool(storage)
             self._storage = RedisStorage(
                 f"async+{storage}",
                 implementation="redispy",

@@ -77,6 +77,8 @@ class Relay:
                     time.sleep(0.02)
                     continue
                 for source in select.select([client, server], [], [], 0.02)[0]:
+                    if self._is_silent.is_set():  # since the wait began
+                        break
                     data = source.recv(65536)
                     if not data:
                         return
