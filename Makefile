@@ -9,11 +9,12 @@ endif
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 WORKERS ?= 2
+EXAMPLES ?= 100
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format audit bench bench-cores bench-scale lock client clean
+.PHONY: help run test fuzz replay lint format audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +24,12 @@ run: $(READY) ## Set up, then run the server on 127.0.0.1:8000 with a database o
 
 test: $(READY) ## Set up, then run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+fuzz: $(READY) ## Fuzz the server on both hosts; EXAMPLES=1000 for longer, SEED=1 for the same again
+	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))
+
+replay: $(READY) ## Send the failures of a record again: RECORD=build/fuzz/asgi-1, or one file of its crashes
+	$(BIN)/python -m tests.fuzz --replay $(or $(RECORD),$(error Say which: make replay RECORD=build/fuzz/asgi-1))
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

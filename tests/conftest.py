@@ -27,6 +27,18 @@ missing: dict[str, int] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that docs/contributing.md describes."""
     parser.addoption("--model-steps", type=int, default=2000, help="steps of tests/test_model.py; 2000 by default")
+    parser.addoption("--fuzz-seed", type=int, help="seed of tests/test_fuzz.py; a random one by default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed once for all processes."""
+    if config.option.fuzz_seed is None:
+        config.option.fuzz_seed = secrets.randbelow(10**9)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to fuzz with the same seed again."""
+    return f"fuzzing: --fuzz-seed {config.option.fuzz_seed}"
 
 
 @pytest.fixture(scope="session")
