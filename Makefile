@@ -12,12 +12,13 @@ WORKERS ?= 2
 EXAMPLES ?= 100
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet
+CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz replay lint format audit bench bench-cores bench-scale lock client clean
+.PHONY: help run test fuzz replay lint lint-contract format audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 run: $(READY) ## Set up, then run the server on 127.0.0.1:8000 with a database of its own
 	@$(BIN)/tasks-api serve
@@ -31,10 +32,19 @@ fuzz: $(READY) ## Fuzz the server on both hosts; EXAMPLES=1000 for longer, SEED=
 replay: $(READY) ## Send the failures of a record again: RECORD=build/fuzz/asgi-1, or one file of its crashes
 	$(BIN)/python -m tests.fuzz --replay $(or $(RECORD),$(error Say which: make replay RECORD=build/fuzz/asgi-1))
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, types and the contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/openapi-spec-validator $(CONTRACT)
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-contract; \
+	else echo "The contract's linters were left out: they need Node 20.19 or later with npm."; test -z "$$CI"; fi
+
+lint-contract: lint/node_modules/.ready ## Only what checks the contract and needs Node: rules, OWASP's too, and compatibility
+	lint/node_modules/.bin/spectral lint --quiet --ruleset lint/spectral.yaml --fail-severity hint $(CONTRACT)
+	REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true \
+		lint/node_modules/.bin/redocly lint --extends recommended-strict $(CONTRACT)
+	$(BIN)/python lint/compatibility.py
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
@@ -61,7 +71,7 @@ client: client/node_modules/.ready ## Generate TypeScript types from the contrac
 
 clean: ## Remove the virtual environment and what the tools leave behind; .data stays
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis \
-		client/node_modules client/schema.d.ts bench/peers/fastify/node_modules
+		client/node_modules client/schema.d.ts lint/node_modules bench/peers/fastify/node_modules
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed. Name one with: make PYTHON=python3.12")'
@@ -76,6 +86,6 @@ $(BENCH_READY): $(READY) requirements-bench.lock bench/peers/fastify/package-loc
 	@if command -v npm >/dev/null; then cd bench/peers/fastify && npm ci --no-audit --no-fund; fi
 	@touch $@
 
-client/node_modules/.ready: client/package.json client/package-lock.json
-	cd client && npm ci --no-audit --no-fund
+client/node_modules/.ready lint/node_modules/.ready: %/node_modules/.ready: %/package.json %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund
 	@touch $@

@@ -116,6 +116,19 @@ def test_malformed_entity_tags_are_named(alice: Client, task: dict[str, Any], he
     assert_problem(response, 400, "bad_request", f"Invalid header: {pointer} {detail}.", ("header", pointer, detail))
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+def test_a_list_of_tags_has_at_most_2000_characters(alice: Client, task: dict[str, Any], header: str) -> None:
+    def write(length: int) -> httpx.Response:
+        tags = '"x",' + " " * (length - 7) + '"y"'
+        return alice.put(f"/api/tasks/{task['id']}", json={"title": "x"}, headers={header: tags})
+
+    assert write(2000).status_code == (412 if header == "If-Match" else 200)
+    detail = "is longer than 2000 characters"
+    pointer = f"/{header}"
+    response = write(2001)
+    assert_problem(response, 400, "bad_request", f"Invalid header: {pointer} {detail}.", ("header", pointer, detail))
+
+
 def test_several_headers_of_tags_are_one_list(alice: Client, task: dict[str, Any]) -> None:
     headers = [("If-Match", '"x"'), ("If-Match", CURRENT), ("Content-Type", "application/json")]
     response = alice.put(f"/api/tasks/{task['id']}", content=b'{"title": "x"}', headers=headers)
