@@ -15,7 +15,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz replay lint lint-contract format audit bench bench-cores bench-scale lock client clean
+.PHONY: help run test coverage fuzz replay lint lint-contract format audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -25,6 +25,12 @@ run: $(READY) ## Set up, then run the server on 127.0.0.1:8000 with a database o
 
 test: $(READY) ## Set up, then run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+coverage: $(READY) ## Run all tests and list the lines and branches that none of them reaches
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 fuzz: $(READY) ## Fuzz the server on both hosts; EXAMPLES=1000 for longer, SEED=1 for the same again
 	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))

@@ -18,6 +18,7 @@ from openapi.protocol import HttpProtocol
 from openapi.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+INHERITED = re.compile("PATH|HOME|SYSTEMROOT|COVERAGE_.*")
 
 
 class Server:
@@ -55,7 +56,7 @@ class ServerProcess:
 
     def __init__(self, *arguments: str, directory: Path, **environment: str) -> None:
         self._command = [sys.executable, "-m", "openapi.cli", "serve", "--port", "0", *arguments]
-        inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "SYSTEMROOT")}
+        inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
         self._environment = inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environment
         self._directory = directory
         self.log = directory / "server.log"
