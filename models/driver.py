@@ -39,6 +39,7 @@ class RoundTrip:
     def __init__(
         self, connection: Any, prelude: bytes, scope: Sequence[str], query: bytes, values: Sequence[Any]
     ) -> None:
+        self.connection = connection
         self._pgconn = connection.pgconn
         self._transformer = Transformer(connection)
         self._results: list[PGresult] = []
@@ -158,12 +159,16 @@ class OnLoop:
             loop.add_writer(socket, proceed)
         try:
             await end
+        except asyncio.CancelledError:
+            with suppress(psycopg.Error):
+                await trip.connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+            raise
         finally:
             loop.remove_reader(socket)
             loop.remove_writer(socket)
 
     def cancel(self, connection: psycopg.AsyncConnection) -> None:
-        """Do nothing: what a cancelled task ran is over at the statement's time limit."""
+        """Do nothing: it ends with the task that waits for it."""
 
 
 def await_socket(descriptor: int, is_sending: bool = False, timeout: float | None = None) -> bool:
