@@ -15,7 +15,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage fuzz replay lint lint-contract format audit bench bench-cores bench-scale lock client clean
+.PHONY: help run test mutate coverage fuzz replay lint lint-contract format audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -25,6 +25,9 @@ run: $(READY) ## Set up, then run the server on 127.0.0.1:8000 with a database o
 
 test: $(READY) ## Set up, then run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+mutate: $(READY) ## Change the contract in every way and see that the tests notice; SAMPLE=40 for some
+	$(BIN)/python -m tests.mutate $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
 
 coverage: $(READY) ## Run all tests and list the lines and branches that none of them reaches
 	$(BIN)/coverage erase

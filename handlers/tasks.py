@@ -27,7 +27,7 @@ def list_tasks(
     priority: list[str] | None = None,
     due_from: str | None = None,
     due_to: str | None = None,
-    overdue: bool = False,
+    overdue: bool,
     q: str | None = None,
     limit: int,
     cursor: str | None = None,

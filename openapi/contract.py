@@ -39,7 +39,8 @@ class Route(NamedTuple):
 class Contract:
     """The OpenAPI document of this service."""
 
-    def __init__(self, path: Path = CONTRACT) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        path = path or CONTRACT
         self.document: dict[str, Any] = yaml.load(path.read_bytes(), Loader)  # noqa: S506 (it is a safe one)
         self.endpoints = [
             Endpoint(

@@ -33,7 +33,6 @@ GENERAL_HEADERS = {
     "content-length",
     "content-type",
     "vary",
-    "x-request-id",
     "transfer-encoding",
     "connection",
     "content-encoding",
@@ -59,16 +58,16 @@ class Conformance:
         if route is None or operation is None:
             return  # the guard's own answers; tests of the guard look at them
         endpoint = route.endpoint
-        declared = {int(status): self._resolve(answer) for status, answer in operation["responses"].items()}
+        declared = {int(status): self.resolve(answer) for status, answer in operation["responses"].items()}
         where = f"{response.request.method} {endpoint.template} {response.status_code}"
         assert response.status_code in declared, f"{where} is not in the contract: {response.text}"
         self.seen[response.request.method, endpoint.template].add(response.status_code)
         answer = declared[response.status_code]
-        headers = {name.lower(): self._resolve(header) for name, header in answer.get("headers", {}).items()}
+        headers = {name.lower(): self.resolve(header) for name, header in answer.get("headers", {}).items()}
         for name, header in headers.items():
             if name in response.headers:
                 value: Any = response.headers[name]
-                schema = header["schema"]
+                schema = {"description": name} | header["schema"]
                 errors = CompiledSchema(schema).errors(
                     "header", int(value) if schema["type"] == "integer" else value, name
                 )
@@ -85,11 +84,12 @@ class Conformance:
             assert "content-type" not in response.headers, where
             return
         assert response.headers["content-type"] in content, where
-        schema = self._resolve_all(content[response.headers["content-type"]]["schema"])
+        schema = self.resolve_all(content[response.headers["content-type"]]["schema"])
         errors = CompiledSchema(schema).errors("body", response.json())
         assert not errors, f"{where}: {errors}"
 
-    def _resolve(self, node: dict[str, Any]) -> dict[str, Any]:
+    def resolve(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Return what a reference leads to."""
         while "$ref" in node:
             target: Any = self.contract.document
             for step in node["$ref"].removeprefix("#/").split("/"):
@@ -97,11 +97,12 @@ class Conformance:
             node = target
         return node
 
-    def _resolve_all(self, node: Any) -> Any:
+    def resolve_all(self, node: Any) -> Any:
+        """Return a schema with every reference resolved."""
         if isinstance(node, list):
-            return [self._resolve_all(one) for one in node]
+            return [self.resolve_all(one) for one in node]
         if isinstance(node, dict):
-            return {name: self._resolve_all(value) for name, value in self._resolve(node).items()}
+            return {name: self.resolve_all(value) for name, value in self.resolve(node).items()}
         return node
 
 
@@ -112,7 +113,8 @@ class Client(httpx.Client):
         self, url: str, conformance: Conformance, *, token: str | None = None, user: str | None = None
     ) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        super().__init__(base_url=url, headers=headers, timeout=30, trust_env=False)
+        # Without `verify` each client would read the certificates of all authorities, which takes 20 ms.
+        super().__init__(base_url=url, headers=headers, timeout=30, trust_env=False, verify=False)
         self._conformance = conformance
         self.user = user
 

@@ -13,6 +13,7 @@ import pytest
 
 from models import embedded
 from models.database import Database
+from openapi.contract import Contract
 from openapi.settings import Settings
 from tests.client import Client, Conformance
 from tests.pooler import pooler
@@ -27,6 +28,7 @@ missing: dict[str, int] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that docs/contributing.md describes."""
     parser.addoption("--model-steps", type=int, default=2000, help="steps of tests/test_model.py; 2000 by default")
+    parser.addoption("--database-url", help="use this database instead of a server of the test process's own")
     parser.addoption("--fuzz-seed", type=int, help="seed of tests/test_fuzz.py; a random one by default")
 
 
@@ -42,8 +44,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def database_url() -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty database on a server of this test process's own."""
+    if given := request.config.getoption("--database-url"):
+        yield given
+        return
     directory = Path(tempfile.mkdtemp(prefix="tasks-api-"))
     yield embedded.start(directory / "postgres")
     embedded.stop(directory / "postgres")
@@ -93,6 +98,12 @@ def server(request: pytest.FixtureRequest, make_settings: Callable[..., Settings
     """The running application, once on each host."""
     with Server(make_settings(server_framework=request.param)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """The contract."""
+    return Contract()
 
 
 @pytest.fixture(scope="session")

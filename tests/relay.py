@@ -29,7 +29,7 @@ class Relay:
         self._connections: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept)
         port = self._listener.getsockname()[1]
-        self.url = f"postgresql://tasks_api@127.0.0.1:{port}/tasks_api?sslmode=disable&gssencmode=disable"
+        self.url = f"postgresql://tasks_api@127.0.0.1:{port}/{parameters['dbname']}?sslmode=disable&gssencmode=disable"
 
     def __enter__(self) -> Self:
         self._acceptor.start()

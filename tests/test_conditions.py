@@ -107,13 +107,30 @@ def test_a_condition_does_not_hide_whose_task_it_is(
 
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
 @pytest.mark.parametrize(
-    "tags", ["1", '"1', "'1'", '"1" "2"', '"1",', "**", '*, "1"', "", 'w/"1"', '"' + "x" * 65 + '"']
+    "tags",
+    [
+        *("1", '"1', "'1'", '"1" "2"', '"1",', "**", '*, "1"', "", 'w/"1"', 'x"1"', '"1"x', '"a b"', '"1", "a b"'),
+        *('"1"x, "2"', '"1",x "2"', f'"{"x" * 65}"', f'"1", "{"x" * 65}"', ", ".join(['"1"'] * 21)),
+    ],
 )
 def test_malformed_entity_tags_are_named(alice: Client, task: dict[str, Any], header: str, tags: str) -> None:
     response = alice.put(f"/api/tasks/{task['id']}", json={"title": "x"}, headers={header: tags})
     detail = "must be at most 20 entity tags in quotes, separated by commas, or an asterisk"
     pointer = f"/{header}"
     assert_problem(response, 400, "bad_request", f"Invalid header: {pointer} {detail}.", ("header", pointer, detail))
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        *('""', 'W/"x"', '"x"', '"!#~"', '"x", ""', '"x","y"', 'W/"x",W/"y"', '"x" \t,\t "y"'),
+        *(f'"{"x" * 64}"', f'"x", "{"x" * 64}"', ", ".join(['"x"'] * 20)),
+    ],
+)
+def test_well_formed_entity_tags_are_taken(alice: Client, task: dict[str, Any], header: str, tags: str) -> None:
+    response = alice.put(f"/api/tasks/{task['id']}", json={"title": "x"}, headers={header: tags})
+    assert response.status_code == (412 if header == "If-Match" else 200)
 
 
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])

@@ -1,6 +1,7 @@
 """The contract keeps its own rules: every bound named, every error shared, every body with an example."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ from connexion.utils import get_function_from_name
 
 from openapi.contract import CONTRACT, Contract
 from openapi.problems import DOMAIN_ERRORS, FRAMEWORK_ERRORS, INTERNAL_ERROR, NO_PATH
-from openapi.validation import CompiledSchema, check_formats
-from tests.client import Conformance
+from openapi.validation import FORMATS, CompiledSchema, check_formats
+from tests.client import TITLES, Conformance
 
-contract = Contract()
-OPERATIONS = {
-    operation["operationId"]: operation for endpoint in contract.endpoints for operation in endpoint.operations.values()
-}
+IDENTIFIERS = list(Contract().templates)
+SCHEMA = re.compile(r"/(schema|items|properties/[^/]+|components/schemas/[^/]+)$")
+
+
+@pytest.fixture
+def operations(contract: Contract) -> dict[str, dict[str, Any]]:
+    """The operations by their operationIds."""
+    return {one["operationId"]: one for endpoint in contract.endpoints for one in endpoint.operations.values()}
 
 
 def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,13 +36,14 @@ def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from nodes(value, f"{path}/{index}")
 
 
-def schemas() -> Iterator[tuple[str, dict[str, Any]]]:
+def schemas(contract: Contract) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk all schemas with their places, but for references to one."""
     for path, node in nodes(contract.document):
-        if isinstance(node.get("type"), str) and "/example" not in path and "securitySchemes" not in path:
+        if SCHEMA.search(path) and "/example" not in path and "$ref" not in node:
             yield path, node
 
 
-def test_it_is_openapi_3_0_3_with_the_operations_of_the_specification() -> None:
+def test_it_is_openapi_3_0_3_with_the_operations_of_the_specification(contract: Contract) -> None:
     assert contract.document["openapi"] == "3.0.3"
     assert set(contract.templates.items()) == {
         ("handlers.tasks.list_tasks", "/api/tasks"),
@@ -55,27 +61,29 @@ def test_it_is_openapi_3_0_3_with_the_operations_of_the_specification() -> None:
     }
 
 
-@pytest.mark.parametrize("identifier", OPERATIONS)
-def test_every_error_answer_is_shared(identifier: str) -> None:
-    for status, answer in OPERATIONS[identifier]["responses"].items():
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_every_error_answer_is_shared(operations: dict[str, Any], identifier: str) -> None:
+    for status, answer in operations[identifier]["responses"].items():
         if int(status) >= 400:
             assert set(answer) == {"$ref"}
             assert answer["$ref"].startswith("#/components/responses/")
 
 
-@pytest.mark.parametrize("identifier", OPERATIONS)
-def test_every_operation_is_described(identifier: str) -> None:
-    operation = OPERATIONS[identifier]
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_every_operation_is_described(operations: dict[str, Any], identifier: str) -> None:
+    operation = operations[identifier]
     assert all(operation[name] for name in ("summary", "description", "tags"))
 
 
-@pytest.mark.parametrize("identifier", OPERATIONS)
-def test_a_handler_names_each_parameter_of_its_operation(identifier: str) -> None:
-    operation = OPERATIONS[identifier]
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_a_handler_names_each_parameter_of_its_operation(
+    contract: Contract, operations: dict[str, Any], identifier: str
+) -> None:
+    operation = operations[identifier]
     item = contract.document["paths"][contract.templates[identifier]]
     conformance = Conformance()
     parameters = [
-        conformance._resolve(one)["name"].lower().replace("-", "_")
+        conformance.resolve(one)["name"].lower().replace("-", "_")
         for one in [*item.get("parameters", []), *operation.get("parameters", [])]
     ]
     arguments = set(inspect.signature(get_function_from_name(identifier)).parameters)
@@ -83,49 +91,84 @@ def test_a_handler_names_each_parameter_of_its_operation(identifier: str) -> Non
     assert ("body" in arguments) == ("requestBody" in operation)
 
 
-def test_requests_allow_no_additional_properties() -> None:
+def test_requests_allow_no_additional_properties(contract: Contract) -> None:
     for name in ("TaskCreate", "TaskUpdate", "TaskPatch", "TaskCompletion"):
         assert contract.document["components"]["schemas"][name]["additionalProperties"] is False
 
 
-def test_every_schema_names_its_bounds() -> None:
-    for path, schema in schemas():
+def test_every_schema_names_its_bounds(contract: Contract) -> None:
+    for path, schema in schemas(contract):
         if schema["type"] == "string":
-            assert {"maxLength", "enum", "format", "pattern"} & set(schema), path
+            assert {"maxLength", "enum", "format"} & set(schema), path
         elif schema["type"] == "integer":
             assert {"minimum", "maximum"} <= set(schema), path
         elif schema["type"] == "object":
             assert schema["additionalProperties"] is False, path
 
 
-def test_a_nullable_enum_lists_null() -> None:
-    for path, schema in schemas():
+NULLABLE = {"description", "priority", "due_date", "email", "name", "user", "Description", "Priority", "DueDate"}
+
+
+def test_null_is_for_what_a_task_or_a_user_may_lack(contract: Contract) -> None:
+    for path, schema in schemas(contract):
+        assert schema.get("nullable", False) == (path.rpartition("/")[2] in NULLABLE), path
+
+
+@pytest.mark.parametrize("name", ["Task", "Me", "Export", "Health", "Problem", "InputError"])
+def test_an_answer_has_all_of_its_fields(contract: Contract, name: str) -> None:
+    count = 0
+    for path, schema in nodes(contract.document["components"]["schemas"][name]):
+        if "properties" in schema:
+            assert set(schema["required"]) == set(schema["properties"]) - {"errors"}, path
+            count += 1
+    assert count
+
+
+def test_a_nullable_enum_lists_null(contract: Contract) -> None:
+    for path, schema in schemas(contract):
         if "enum" in schema:
             assert (None in schema["enum"]) == schema.get("nullable", False), path
 
 
-def test_every_body_has_an_example_and_every_example_is_valid() -> None:
+def test_every_body_has_an_example_and_every_example_is_valid(contract: Contract) -> None:
     conformance = Conformance()
     count = 0
     for path, node in nodes(contract.document):
         for media_type, content in node.get("content", {}).items():
             examples = content.get("examples") or {"example": {"value": content["example"]}}
-            schema = CompiledSchema(conformance._resolve_all(content["schema"]))
+            schema = CompiledSchema(conformance.resolve_all(content["schema"]))
             for example in examples.values():
-                errors = schema.errors("body", conformance._resolve(example)["value"])
+                errors = schema.errors("body", conformance.resolve(example)["value"])
                 assert not errors, f"{path} {media_type}: {errors}"
                 count += 1
     assert count > 15
 
 
-def test_links_lead_from_a_created_task_to_every_operation_on_it() -> None:
+@pytest.mark.parametrize("identifier", [one for one in IDENTIFIERS if one.startswith("handlers.tasks.")])
+def test_an_answer_with_a_task_links_to_every_other_operation_on_it(
+    contract: Contract, operations: dict[str, Any], identifier: str
+) -> None:
     conformance = Conformance()
-    links = OPERATIONS["handlers.tasks.create_task"]["responses"]["201"]["links"].values()
-    targets = {conformance._resolve(link)["operationId"] for link in links}
-    assert targets == {name for name, path in contract.templates.items() if "{id}" in path}
+    on_a_task = {name for name, path in contract.templates.items() if "{id}" in path}
+    for status, answer in operations[identifier]["responses"].items():
+        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+        has_task = status < "300" and schema.get("$ref") == "#/components/schemas/Task"
+        links = [conformance.resolve(link) for link in answer.get("links", {}).values()]
+        assert {link["operationId"] for link in links} == (on_a_task - {identifier} if has_task else set())
+        assert all(link["parameters"] == {"id": "$response.body#/id"} for link in links)
 
 
-def test_every_code_that_the_service_answers_is_in_the_contract() -> None:
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_the_example_of_an_error_has_the_status_of_its_answer(operations: dict[str, Any], identifier: str) -> None:
+    for status, answer in operations[identifier]["responses"].items():
+        for content in Conformance().resolve(answer).get("content", {}).values():
+            assert status < "300" or (content["example"]["status"], content["example"]["title"]) == (
+                int(status),
+                TITLES[int(status)],
+            )
+
+
+def test_every_code_that_the_service_answers_is_in_the_contract(contract: Contract) -> None:
     problems = [*DOMAIN_ERRORS.values(), *FRAMEWORK_ERRORS.values(), INTERNAL_ERROR, NO_PATH]
     codes = {problem.code for problem in problems}
     other = {"bad_request", "invalid_token", "content_too_large", "unsupported_media_type", "precondition_failed"}
@@ -141,6 +184,10 @@ def test_an_operation_id_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(ValueError, match=r"handlers\.tasks\.list_tasks is there more than once"):
         Contract(path)
+
+
+def test_every_format_that_can_be_enforced_is_used(contract: Contract) -> None:
+    assert {schema["format"] for _, schema in schemas(contract) if "format" in schema} == set(FORMATS)
 
 
 def test_a_format_that_is_not_enforced_is_refused() -> None:

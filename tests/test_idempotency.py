@@ -90,17 +90,18 @@ def test_a_key_is_any_visible_ascii(alice: Client, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "detail"),
+    ("key", "details"),
     [
-        ("", "is shorter than 1 character"),
-        ("x" * 256, "is longer than 255 characters"),
-        ("a b", "must be 1 to 255 visible ASCII characters"),
-        ("é", "must be 1 to 255 visible ASCII characters"),
+        ("", ["is shorter than 1 character", "must be 1 to 255 visible ASCII characters"]),
+        ("x" * 256, ["is longer than 255 characters"]),
+        ("a b", ["must be 1 to 255 visible ASCII characters"]),
+        ("é", ["must be 1 to 255 visible ASCII characters"]),
     ],
 )
-def test_another_key_is_named(alice: Client, key: str, detail: str) -> None:
+def test_another_key_is_named(alice: Client, key: str, details: list[str]) -> None:
     response = alice.post("/api/tasks", json=BODY, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
-    assert {"in": "header", "pointer": "/Idempotency-Key", "detail": detail} in response.json()["errors"]
+    errors = [{"in": "header", "pointer": "/Idempotency-Key", "detail": detail} for detail in details]
+    assert sorted(response.json()["errors"], key=str) == errors
     assert alice.titles() == []
 
 

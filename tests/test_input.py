@@ -73,6 +73,14 @@ def test_a_missing_title_is_named(alice: Client) -> None:
     )
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_change_needs_a_body(alice: Client, method: str) -> None:
+    task = alice.create()
+    response = alice.request(method, f"/api/tasks/{task['id']}", headers={"Content-Type": "application/json"})
+    detail = "is not JSON: Expecting value at line 1, column 1"
+    assert_problem(response, 400, "bad_request", f"Invalid body: it {detail}.", ("body", "", detail))
+
+
 def test_everything_wrong_is_reported_at_once(alice: Client) -> None:
     errors = alice.post("/api/tasks", json={"completed": 1, "priority": 2, "x": 3}).json()["errors"]
     assert {error["pointer"] for error in errors} == {"/title", "/completed", "/priority", "/x"}
@@ -112,6 +120,24 @@ def test_a_body_that_is_not_sound_json_is_refused(alice: Client, content: bytes,
     response = alice.post("/api/tasks", content=content, headers=JSON)
     assert_problem(response, 400, "bad_request", f"Invalid body: it {detail}.", ("body", "", detail))
     assert alice.titles() == []
+
+
+@pytest.mark.parametrize(
+    ("inner", "at_the_bound", "over_it"),
+    [
+        ("[" * 31 + "]" * 31, "is not known here", None),
+        ("[" * 32 + "]" * 32, None, "is nested more than 32 levels deep"),
+        ("1" * 30, "is not known here", None),
+        ("1" * 31, None, "has a number of more than 30 digits"),
+        ("-" + "1" * 29, "is not known here", None),
+    ],
+)
+def test_json_is_read_up_to_its_bounds_and_no_further(
+    alice: Client, inner: str, at_the_bound: str | None, over_it: str | None
+) -> None:
+    response = alice.post("/api/tasks", content=f'{{"title": "x", "y": {inner}}}', headers=JSON)
+    pointer, detail = ("/y", at_the_bound) if at_the_bound else ("", over_it)
+    assert response.json()["errors"] == [{"in": "body", "pointer": pointer, "detail": detail}]
 
 
 def test_a_surrogate_pair_is_one_character(alice: Client) -> None:

@@ -72,8 +72,26 @@ def test_more_than_100_headers_are_too_many(anonymous: Client, path: str) -> Non
     assert_problem(response, 431, "headers_too_large", "There are more than 100 headers.")
 
 
-def test_headers_up_to_the_limits_are_read(anonymous: Client) -> None:
-    assert anonymous.get("/health", headers={f"X-{number}": "x" * 350 for number in range(90)}).status_code == 200
+@pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 431)])
+def test_100_headers_are_read_and_no_more(server: Server, count: int, status: int) -> None:
+    lines = ["GET /health HTTP/1.1", "Connection: close", *(f"X-{number}: x" for number in range(count - 1))]
+    with connect(server) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert everything(connection).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.parametrize(("size", "status"), [(32 * 1024, 200), (32 * 1024 + 1, 431)])
+def test_headers_of_32_kib_are_read_and_no_larger_ones(server: Server, size: int, status: int) -> None:
+    filler = "x" * (size - len("Connectionclose") - len("X"))
+    with connect(server) as connection:
+        connection.sendall(f"GET /health HTTP/1.1\r\nConnection: close\r\nX: {filler}\r\n\r\n".encode())
+        assert everything(connection).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.parametrize(("length", "detail"), [(8192, "is not a JSON Web Token"), (8193, "is longer than 8192")])
+def test_a_token_of_8_kib_is_looked_at_and_no_longer_one(anonymous: Client, length: int, detail: str) -> None:
+    response = anonymous.get("/api/tasks", headers={"Authorization": "Bearer " + "x" * length})
+    assert detail in response.json()["detail"]
 
 
 def test_a_token_over_8_kib_is_refused(anonymous: Client) -> None:

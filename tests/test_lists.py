@@ -264,7 +264,14 @@ DATE_RULE = "must be an RFC 3339 date-time in the years 1 to 9999 (UTC)"
         ("status=ALL", "/status", f"{ONE_OF} all, pending, completed"),
         ("status=all%0A", "/status", f"{ONE_OF} all, pending, completed"),
         ("sort=due", "/sort", f"{ONE_OF} created, title, due_date"),
+        ("status=all&status=all", "/status", "is given more than once"),
         ("sort=title&sort=title", "/sort", "is given more than once"),
+        ("order=asc&order=asc", "/order", "is given more than once"),
+        ("overdue=true&overdue=true", "/overdue", "is given more than once"),
+        ("q=a&q=a", "/q", "is given more than once"),
+        ("cursor=a&cursor=a", "/cursor", "is given more than once"),
+        (f"{'&'.join(['due_to=2026-01-01T00:00:00Z'] * 2)}", "/due_to", "is given more than once"),
+        (f"{'&'.join(['due_from=2026-01-01T00:00:00Z'] * 2)}", "/due_from", "is given more than once"),
         ("order=up", "/order", f"{ONE_OF} asc, desc"),
         ("limit=0", "/limit", "is less than the minimum of 1"),
         ("limit=1001", "/limit", "is greater than the maximum of 1000"),
@@ -291,6 +298,9 @@ DATE_RULE = "must be an RFC 3339 date-time in the years 1 to 9999 (UTC)"
         (f"q={'x' * 201}", "/q", "is longer than 200 characters"),
         ("q=%00", "/q", "must be text without a NUL character"),
         ("cursor=%3D", "/cursor", "must be a cursor from a Link header"),
+        ("cursor=a%3D", "/cursor", "must be a cursor from a Link header"),
+        ("cursor=%3Da", "/cursor", "must be a cursor from a Link header"),
+        (f"cursor={'a' * 1681}", "/cursor", "is longer than 1680 characters"),
         ("page=1", "/page", "is not known here"),
         ("Limit=1", "/Limit", "is not known here"),
         ("a%2Fb~c=1", "/a~1b~0c", "is not known here"),
@@ -305,6 +315,20 @@ def test_a_bad_parameter_is_named(alice: Client, query: str, pointer: str, detai
         f"Invalid query: {pointer} {detail}.",
         ("query", pointer, detail),
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "details"),
+    [
+        ("cursor=", "/cursor", ["is shorter than 1 character", "must be a cursor from a Link header"]),
+        ("&".join(["priority=low"] * 4), "/priority", ["has more than 3 items", "has non-unique elements"]),
+    ],
+)
+def test_everything_that_is_bad_about_a_parameter_is_named(
+    alice: Client, query: str, pointer: str, details: list[str]
+) -> None:
+    errors = alice.get(f"/api/tasks?{query}").json()["errors"]
+    assert sorted(errors, key=str) == [{"in": "query", "pointer": pointer, "detail": detail} for detail in details]
 
 
 @pytest.mark.parametrize("query", ["%FF=1", "status=%C3%28"])

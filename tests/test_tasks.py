@@ -161,23 +161,29 @@ def test_another_users_task_is_forbidden_and_stays_as_it_was(
     assert alice.get(f"/api/tasks/{task['id']}").json() == task
 
 
+NO_UUID = "must be a UUID"
+TOO_LONG = "is longer than 36 characters"
+
+
 @pytest.mark.parametrize(("method", "path", "options"), ON_ONE_TASK)
 @pytest.mark.parametrize(
-    "identifier",
+    ("identifier", "details"),
     [
-        "1",
-        "x" * 36,
-        "00000000-0000-0000-0000-00000000000g",
-        "8e4c9a0e3f5b4c869d0f0a4b5f2f7a11",
-        "x" * 100,
+        ("1", {NO_UUID}),
+        ("x" * 36, {NO_UUID}),
+        ("00000000-0000-0000-0000-00000000000g", {NO_UUID}),
+        ("8e4c9a0e3f5b4c869d0f0a4b5f2f7a11", {NO_UUID}),
+        ("8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a110", {NO_UUID, TOO_LONG}),
+        ("x" * 100, {NO_UUID, TOO_LONG}),
     ],
 )
 def test_a_malformed_id_is_refused(
-    alice: Client, method: str, path: str, options: dict[str, Any], identifier: str
+    alice: Client, method: str, path: str, options: dict[str, Any], identifier: str, details: set[str]
 ) -> None:
     response = alice.request(method, path.format(identifier), **options)
     assert (response.status_code, response.json()["code"]) == (400, "bad_request")
-    assert {(error["in"], error["pointer"]) for error in response.json()["errors"]} == {("path", "/id")}
+    errors = {(error["in"], error["pointer"], error["detail"]) for error in response.json()["errors"]}
+    assert errors == {("path", "/id", detail) for detail in details}
 
 
 def test_the_list_shows_only_the_callers_tasks(alice: Client, bob: Client) -> None:
