@@ -74,7 +74,7 @@ def test_more_than_100_headers_are_too_many(anonymous: Client, path: str) -> Non
 
 @pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 431)])
 def test_100_headers_are_read_and_no_more(server: Server, count: int, status: int) -> None:
-    lines = ["GET /health HTTP/1.1", "Connection: close", *(f"X-{number}: x" for number in range(count - 1))]
+    lines = ["GET /health HTTP/1.1", "Host: x", "Connection: close", *(f"X-{number}: x" for number in range(count - 2))]
     with connect(server) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         assert everything(connection).startswith(f"HTTP/1.1 {status} ".encode())
@@ -82,9 +82,9 @@ def test_100_headers_are_read_and_no_more(server: Server, count: int, status: in
 
 @pytest.mark.parametrize(("size", "status"), [(32 * 1024, 200), (32 * 1024 + 1, 431)])
 def test_headers_of_32_kib_are_read_and_no_larger_ones(server: Server, size: int, status: int) -> None:
-    filler = "x" * (size - len("Connectionclose") - len("X"))
+    filler = "x" * (size - len("Hostx") - len("Connectionclose") - len("X"))
     with connect(server) as connection:
-        connection.sendall(f"GET /health HTTP/1.1\r\nConnection: close\r\nX: {filler}\r\n\r\n".encode())
+        connection.sendall(f"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {filler}\r\n\r\n".encode())
         assert everything(connection).startswith(f"HTTP/1.1 {status} ".encode())
 
 
