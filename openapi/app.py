@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -84,11 +85,14 @@ class OrjsonJsonifier(Jsonifier):
         return to_json(data)
 
 
-def create_app(settings: Settings | None = None, *, validate_responses: bool = False) -> AbstractApp:
+def create_app(
+    settings: Settings | None = None, *, validate_responses: bool = False, is_alone: bool = False
+) -> AbstractApp:
     """Return the application for an ASGI server such as uvicorn.
 
     `validate_responses` holds every answer of a handler to the contract; that is for tests, since the handler has
-    already stored what it stores.
+    already stored what it stores. `is_alone` tells that the process does nothing else: what the start has made is then
+    left out of garbage collection, which would look through all of it now and then in the middle of a request.
 
     Raises InvalidSettings.
     """
@@ -131,7 +135,7 @@ def create_app(settings: Settings | None = None, *, validate_responses: bool = F
             partial(Queue, turns=_turns(host, settings), until_sent=host.threads is not None),
             ContextMiddleware,
         ],
-        lifespan=_lifespan(host, database, tokens, limiter),
+        lifespan=_lifespan(host, database, tokens, limiter, is_alone=is_alone),
         jsonifier=OrjsonJsonifier(),
         validator_map=VALIDATORS,
         validate_responses=validate_responses,
@@ -159,7 +163,7 @@ def token_verifier(settings: Settings) -> TokenVerifier:
 
 
 def _lifespan(
-    host: Host, database: Database, tokens: TokenVerifier, limiter: RateLimiter | None
+    host: Host, database: Database, tokens: TokenVerifier, limiter: RateLimiter | None, *, is_alone: bool
 ) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
@@ -169,6 +173,9 @@ def _lifespan(
         if tokens.key_set:
             await tokens.key_set.refresh()
         await asyncio.wait([migration], timeout=RETRY_INTERVAL)
+        if is_alone:
+            gc.collect()
+            gc.freeze()
         yield
         migration.cancel()
         sweep.cancel()

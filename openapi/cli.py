@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 
 import click
 import uvicorn
+from connexion.apps.abstract import AbstractApp
 
 from handlers.security import InvalidToken
 from models import embedded
 from models.database import Database
 from models.errors import DatabaseUnavailable
 from models.schema import HEAD
-from openapi.app import token_verifier
+from openapi.app import create_app, token_verifier
 from openapi.protocol import HttpProtocol
 from openapi.settings import InvalidSettings, Settings
 
@@ -71,7 +72,7 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
         click.echo(f"Documentation: http://{shown}:{port}/docs")
         click.echo(f"A token for the user demo, valid for a day: {token_verifier(settings).sign({'sub': 'demo'}, DAY)}")
     uvicorn.run(
-        "openapi.app:create_app",
+        "openapi.cli:application",
         factory=True,
         host=settings.host,
         port=port,
@@ -86,6 +87,11 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
         ws="none",
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
     )
+
+
+def application() -> AbstractApp:
+    """Return the application for a process of its own, as uvicorn starts it."""
+    return create_app(is_alone=True)
 
 
 @main.command()
