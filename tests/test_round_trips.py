@@ -8,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from models.driver import InThread, RoundTrip
 from openapi.contract import Contract
 from openapi.settings import Settings
 from tests.client import Client
@@ -145,7 +146,7 @@ def test_a_round_trip_is_counted_where_the_client_waits(relay: Relay) -> None:
         connection.execute("SELECT 1")
         connection.execute("SELECT 2")
         assert relay.round_trips - before == 2
-        with connection.pipeline():
-            connection.execute("SELECT 1")
-            connection.execute("SELECT 2")
+        trip = RoundTrip(connection, b"SELECT 1", [], b"SELECT 2", [])
+        InThread().wait(trip)
+        assert len(trip.rows()) == 1
         assert relay.round_trips - before == 3
