@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import psycopg
 import sqlalchemy.exc
@@ -70,7 +69,7 @@ class Compiled(NamedTuple):
     constants: dict[str, Any]
 
 
-_compiled: WeakKeyDictionary[Executable, Compiled] = WeakKeyDictionary()
+_compiled: weakref.WeakKeyDictionary[Executable, Compiled] = weakref.WeakKeyDictionary()
 
 
 def compiled(statement: Executable) -> Compiled:

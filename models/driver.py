@@ -4,8 +4,8 @@ There are two ways to wait for its end: in the calling thread, or in an event lo
 Whoever calls writes the same plain functions for both. Under `OnLoop` they run by SQLAlchemy's `greenlet_spawn`, which
 lets a function without `await` wait for one that has it.
 
-The pipeline is driven through psycopg's wrapper of libpq (its manual: libpq, pipeline mode). The cursors
-of psycopg itself send and wait for each part by itself, which takes more than twice the time.
+The pipeline is driven through psycopg's wrapper of libpq (PostgreSQL's manual, libpq, "Pipeline Mode"). psycopg's own
+cursors send each part and wait for it by itself, which takes more than twice the time.
 """
 
 import asyncio

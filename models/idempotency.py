@@ -84,9 +84,10 @@ def create_task_once(
     """
     user_id = claims["sub"]
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
-    parameters = {**owner(claims), **columns(fields), "the_key": key, "fingerprint": fingerprint}
+    values = columns(fields)
+    parameters = {**owner(claims), **values, "the_key": key, "fingerprint": fingerprint}
     lookup = {"the_user": user_id, "the_key": key}
-    statement = _create(frozenset(fields))
+    statement = _create(frozenset(values))
     for _ in range(ATTEMPTS):
         try:
             (row,) = database.rows(user_id, statement, parameters)
@@ -108,9 +109,9 @@ def sweep(database: Database) -> int:
 
 
 @cache
-def _create(fields: frozenset[str]) -> Executable:
+def _create(names: frozenset[str]) -> Executable:
     """Return the statement that stores the user where they are new, the task, and the key with the task's answer."""
-    new_task = INSERT.values(placeholders(fields)).cte("new_task")
+    new_task = INSERT.values(placeholders(names)).cte("new_task")
     kept = (
         insert(IdempotencyKey)
         .from_select(

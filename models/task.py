@@ -4,7 +4,7 @@ Every statement names its user and runs as that user under row-level security; o
 what the first did not find.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -159,7 +159,8 @@ def get_task(database: Database, user_id: str, task_id: str) -> Row:
 
 def create_task(database: Database, claims: Mapping[str, Any], fields: Mapping[str, Any]) -> Row:
     """Store a new task of the user that `claims` describe, and the user with it where they are new."""
-    statement, parameters = _create(frozenset(fields)), {**owner(claims), **columns(fields)}
+    values = columns(fields)
+    statement, parameters = _create(frozenset(values)), {**owner(claims), **values}
     try:
         (row,) = database.rows(claims["sub"], statement, parameters)
     except ConstraintViolated:  # the user was erased between the two parts of the statement
@@ -178,8 +179,9 @@ def update_task(
 
     Raises TaskNotFound, TaskForbidden, VersionMismatch.
     """
-    statement = _update(frozenset(fields)) if fields else GET
-    return _one(database, user_id, task_id, statement, precondition, columns(fields))
+    values = columns(fields)
+    statement = _update(frozenset(values)) if values else GET
+    return _one(database, user_id, task_id, statement, precondition, values)
 
 
 def toggle_task(database: Database, user_id: str, task_id: str, precondition: Precondition = ALWAYS) -> Row:
@@ -203,15 +205,10 @@ def owner(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {"the_user": claims["sub"], "the_email": claims["email"], "the_name": claims["name"]}
 
 
-def placeholders(fields: frozenset[str]) -> dict[str, Any]:
-    """Return what a statement sets its columns to when it writes these fields; `columns` has the values."""
-    return {name: bindparam(f"new_{name}", type_=Task.__table__.c[name].type) for name in _names(sorted(fields))}
-
-
 def columns(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the fields of a request, already validated, for `placeholders`."""
-    values = {f"new_{name}": fields[name] for name in fields}
-    for name in FOLDED:
+    """Return the values of the fields of a request, already validated, under the names that `placeholders` takes."""
+    values = {f"new_{name}": value for name, value in fields.items()}
+    for name in ("title", "description"):
         if name in fields:
             values[f"new_{name}_folded"] = fold(fields[name])
     if fields.get("due_date") is not None:
@@ -219,14 +216,11 @@ def columns(fields: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-FOLDED = ("title", "description")
-
-
-def _names(fields: Iterable[str]) -> Iterator[str]:
-    for name in fields:
-        yield name
-        if name in FOLDED:
-            yield f"{name}_folded"
+def placeholders(names: frozenset[str]) -> dict[str, Any]:
+    """Return what a statement sets its columns to, for values of these names."""
+    table = Task.__table__.c
+    columns = {name.removeprefix("new_"): name for name in sorted(names)}
+    return {column: bindparam(name, type_=table[column].type) for column, name in columns.items()}
 
 
 def fold(string: str | None) -> str | None:
@@ -240,13 +234,13 @@ def instant(string: str) -> datetime:
 
 
 @cache
-def _create(fields: frozenset[str]) -> Executable:
-    return INSERT.values(placeholders(fields)).add_cte(NEW_USER)
+def _create(names: frozenset[str]) -> Executable:
+    return INSERT.values(placeholders(names)).add_cte(NEW_USER)
 
 
 @cache
-def _update(fields: frozenset[str]) -> Executable:
-    return UPDATE.values(placeholders(fields))
+def _update(names: frozenset[str]) -> Executable:
+    return UPDATE.values(placeholders(names))
 
 
 @cache
