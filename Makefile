@@ -12,6 +12,9 @@ WORKERS ?= 2
 EXAMPLES ?= 100
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet
+# What takes long, or does not end in time where every line is traced.
+UNMEASURED := better_auth browser contributing failover fuzz generated_client lint model plans repository walls
+UNDER_LOAD := 100_000 or a_thousand or among or batches or every_pair or killed or of_many_tasks
 CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
@@ -26,14 +29,14 @@ run: $(READY) ## Set up, then run the server on 127.0.0.1:8000 with a database o
 test: $(READY) ## Set up, then run all tests
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-mutate: $(READY) ## Change the contract in every way and see that the tests notice; SAMPLE=40 for some
-	$(BIN)/python -m tests.mutate $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
-
-coverage: $(READY) ## Run all tests and list the lines and branches that none of them reaches
+coverage: $(READY) ## List the lines and branches that no test reaches, those under load apart
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) $(UNMEASURED:%=--ignore=tests/test_%.py) -k "not ($(UNDER_LOAD))"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+mutate: $(READY) ## Change the contract in every way and see that the tests notice; SAMPLE=40 for some
+	$(BIN)/python -m tests.mutate $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
 
 fuzz: $(READY) ## Fuzz the server on both hosts; EXAMPLES=1000 for longer, SEED=1 for the same again
 	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))
@@ -86,7 +89,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed. Name one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(READY)
 
 # Node's peer is left out where there is no Node.

@@ -3,6 +3,8 @@
 import itertools
 import json
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,15 @@ from bench.servers import PEERS, Server
 SERVICE = PEERS["service"]
 CONNECTIONS = 32
 STEPS = 10
+# Of which the last asks nothing of PostgreSQL, so that it leaves the cores to the workers and to wrk.
+BATCHES = {name: requests(name) for name in ("get one", "list 20 pending")} | {
+    "health": [Request("GET", "/health", data.user(0))]
+}
+# What the service cannot be without, imported and nothing more; prints the resident memory in MiB.
+PACKAGES = """
+import connexion, cryptography, jwt, psycopg, psutil, sqlalchemy.dialects.postgresql, sqlalchemy.orm, uvicorn
+print(psutil.Process().memory_info().rss / 2**20)
+"""
 
 
 def workers(prepared: data.Data, rounds: int, seconds: int) -> list[dict[str, Any]]:
@@ -27,9 +38,9 @@ def workers(prepared: data.Data, rounds: int, seconds: int) -> list[dict[str, An
         prepared.refresh()
         with Server(SERVICE, prepared.url(SERVICE.role), workers=count) as server:
             load.run(server.url, warm_up(), connections=CONNECTIONS, seconds=2)
-            for operation in ("get one", "list 20 pending"):
+            for operation, batch in BATCHES.items():
                 idle = psutil.cpu_times().idle
-                row = measure(server, requests(operation), CONNECTIONS, seconds)
+                row = measure(server, batch, CONNECTIONS, seconds)
                 row["idle"] = (psutil.cpu_times().idle - idle) / seconds
                 click.echo(f"{operation} with {count} worker(s): {row['rate']:.0f} a second")
                 rows.append({"workers": count, "round": number, "operation": operation, **row})
@@ -50,6 +61,12 @@ def memory(prepared: data.Data, total: int) -> list[tuple[int, float]]:
     return found
 
 
+def packages() -> float:
+    """Return the resident memory of a process that has imported the packages and does nothing."""
+    command = [sys.executable, "-W", "ignore", "-c", PACKAGES]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def startup(prepared: data.Data, rounds: int) -> list[float]:
     """Return how many seconds the service takes from its start to its first answer with a task."""
     prepared.refresh()
@@ -68,6 +85,7 @@ def write(raw: dict[str, Any], output: Path) -> str:
     memory_row = ["resident memory, MiB", *(f"{size:.1f}" for _, size in raw["memory"])]
     parts = ["# Cores, memory, start-up", about, f"## Two workers, {CONNECTIONS} connections", _workers(raw["workers"])]
     parts += ["## Memory of one worker", report.table(memory_head, [memory_row]), "![Memory](memory.svg)"]
+    parts += [f"A process that has only imported the packages takes {raw['packages']:.1f} MiB."]
     parts += ["## Start-up", f"From the start of the process to the first answer with a task: median {starts}."]
     text = "\n\n".join(parts) + "\n"
     (output / "cores.md").write_text(text, encoding="utf-8")
@@ -117,6 +135,7 @@ def main(rounds: int, seconds: int, total: int, postgres: str | None, output: Pa
             "workers": workers(prepared, rounds, seconds),
             "startup": startup(prepared, rounds),
             "memory": memory(prepared, total),
+            "packages": packages(),
         }
     output.mkdir(parents=True, exist_ok=True)
     (output / "cores.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")

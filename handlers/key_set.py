@@ -73,9 +73,7 @@ class KeySet:
             if age > REFRESH_AGE:
                 self._start_refresh()
             return key
-        refresh = self._start_refresh()
-        if refresh:
-            await asyncio.shield(refresh)
+        await self.refresh()
         if self._clock() - self._loaded_at >= MAX_AGE or self._loaded_at < self._tried_at:
             raise KeysUnavailable(f"the key set at {self._url} cannot be read")
         return self._keys.get(identifier)

@@ -198,7 +198,7 @@ class Database:
                 del self._deadlines[connection]
 
     def cut_silent(self) -> None:
-        """Cut the connections whose statements are overdue, to be called from time to time.
+        """Cut the connections whose statements are overdue, and look for news of all others; to be called each second.
 
         PostgreSQL ends a statement at its time limit and says so. Where even that does not come, as from a network that
         swallows everything and acknowledges it, nothing else would end the wait.
@@ -208,6 +208,7 @@ class Database:
                 if deadline < time.monotonic():
                     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as silent:
                         silent.shutdown(socket.SHUT_RDWR)
+        self._driver.look_again()
 
     def _welcome(self, connection: Any, record: Any) -> None:
         driver = record.driver_connection

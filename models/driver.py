@@ -10,7 +10,7 @@ cursors send each part and wait for it by itself, which takes more than twice th
 
 import asyncio
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -80,8 +80,6 @@ class RoundTrip:
         for result in self._results:
             if result.status not in RESULTS:
                 raise error_from_result(result)
-        if len(self._results) < 2:
-            raise psycopg.OperationalError("the connection broke before the answer")
         result = self._results[1]
         self._transformer.set_pgresult(result, set_loaders=True)
         names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
@@ -96,6 +94,9 @@ class Driver(Protocol):
 
     def wait(self, trip: RoundTrip) -> None:
         """Wait until the round trip is over."""
+
+    def look_again(self) -> None:
+        """Go on with every round trip whose socket has news that were not told."""
 
     def cancel(self, connection: Any) -> None:
         """End what the connection runs at the moment."""
@@ -117,6 +118,9 @@ class InThread:
             if trip.proceed():
                 return
 
+    def look_again(self) -> None:
+        """Do nothing: the operating system tells a thread all news."""
+
     def cancel(self, connection: psycopg.Connection) -> None:
         """End what the connection runs; the thread that waits for it gets an error."""
         if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
@@ -126,6 +130,9 @@ class InThread:
 
 class OnLoop:
     """Waits in the event loop; each call has to come from a function that runs by `greenlet_spawn`."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Callable[[], None]] = set()
 
     def engine(self, parameters: Mapping[str, Any], **options: Any) -> Engine:
         """Return an engine that connects with libpq's parameters."""
@@ -142,18 +149,27 @@ class OnLoop:
     async def _end(self, trip: RoundTrip) -> None:
         loop = asyncio.get_running_loop()
         end = loop.create_future()
+        socket = trip.socket
+
+        def leave() -> None:
+            if proceed in self._waiting:
+                self._waiting.remove(proceed)
+                loop.remove_reader(socket)
+                loop.remove_writer(socket)
 
         def proceed() -> None:
             try:
-                if trip.proceed() and not end.done():
-                    end.set_result(None)
+                is_over, failure = trip.proceed(), None
             except psycopg.Error as error:
-                if not end.done():
-                    end.set_exception(error)
-            if not trip.is_sending:
+                is_over, failure = True, error
+            if is_over:
+                leave()  # at once: libpq has closed a broken connection, and the next one may get the same descriptor
+            elif not trip.is_sending:
                 loop.remove_writer(socket)
+            if is_over and not end.done():
+                end.set_exception(failure) if failure else end.set_result(None)
 
-        socket = trip.socket
+        self._waiting.add(proceed)
         loop.add_reader(socket, proceed)
         if trip.is_sending:
             loop.add_writer(socket, proceed)
@@ -164,8 +180,12 @@ class OnLoop:
                 await trip.connection.cancel_safe(timeout=CANCEL_TIMEOUT)
             raise
         finally:
-            loop.remove_reader(socket)
-            loop.remove_writer(socket)
+            leave()
+
+    def look_again(self) -> None:
+        """Go on with every round trip: uvloop does not tell when a connection is reset right after its last bytes."""
+        for proceed in list(self._waiting):
+            proceed()
 
     def cancel(self, connection: psycopg.AsyncConnection) -> None:
         """Do nothing: it ends with the task that waits for it."""
@@ -180,4 +200,5 @@ def await_socket(descriptor: int, is_sending: bool = False, timeout: float | Non
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | (select.POLLOUT if is_sending else 0))
         return bool(poll.poll(None if timeout is None else timeout * 1000))
-    return any(select.select([descriptor], [descriptor] if is_sending else [], [], timeout))
+    one = [descriptor]
+    return any(select.select(one, one if is_sending else [], [], timeout))  # pragma: no cover (Windows)

@@ -38,7 +38,7 @@ from openapi.operation import OnLoopApp, Routing
 from openapi.problems import answer
 from openapi.rate_limit import RateLimit, RateLimiter
 from openapi.settings import Settings
-from openapi.validation import VALIDATORS, RequestValidation, check_formats
+from openapi.validation import VALIDATORS, RequestValidation, check_supported
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def create_app(
     """
     settings = settings or Settings.load()
     contract = Contract()
-    check_formats(contract.document)
+    check_supported(contract.document)
     host = HOSTS[settings.server_framework]
     database = Database(
         settings.external_database_url or embedded.start(settings.data_dir / "postgres"),
@@ -174,8 +174,8 @@ def _lifespan(
             await tokens.key_set.refresh()
         await asyncio.wait([migration], timeout=RETRY_INTERVAL)
         if is_alone:
-            gc.collect()
             gc.freeze()
+            gc.enable()
         yield
         migration.cancel()
         sweep.cancel()

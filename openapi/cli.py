@@ -170,7 +170,3 @@ def _database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.dispose()
-
-
-if __name__ == "__main__":
-    main()

@@ -51,7 +51,9 @@ class Contract:
             for template, item in self.document["paths"].items()
         ]
         self._fixed = {endpoint.template: endpoint for endpoint in self.endpoints if "{" not in endpoint.template}
-        identifiers = [operation["operationId"] for operation in self._operations()]
+        identifiers = [operation.get("operationId") for operation in self._operations()]
+        if None in identifiers:
+            raise ValueError(f"{path}: an operation has no operationId, which names its handler")
         for identifier in identifiers:
             if identifiers.count(identifier) > 1:
                 # Connexion would let the last one win, with the security of that one.

@@ -57,7 +57,7 @@ class Documentation:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"].startswith(PREFIXES):
+        if scope["path"].startswith(PREFIXES):
             if CONTROL_CHARACTER.search(scope["path"]):
                 raise NO_PATH  # a router's `$` does not mind a line feed at the end
             # Whole files only: Starlette answers a bad range in plain text.

@@ -50,8 +50,8 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
+        if scope["type"] != "http":  # a WebSocket; uvicorn is told to know none
+            await send({"type": "websocket.close"})
             return
         started = time.perf_counter()
         request_id = Headers(scope=scope).get("x-request-id", "")
@@ -142,7 +142,7 @@ class Compression(GZipMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and _is_compressible(scope):
+        if _is_compressible(scope):
             await super().__call__(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -167,14 +167,13 @@ class HeadGuard:
 
         Raises Problem (400, 414, 431).
         """
-        if scope["type"] == "http":
-            if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > MAX_TARGET:
-                raise Problem(414, "target_too_long", f"Path and query are longer than {MAX_TARGET} bytes.")
-            if len(scope["headers"]) > MAX_HEADER_COUNT:
-                raise Problem(431, "headers_too_large", f"There are more than {MAX_HEADER_COUNT} headers.")
-            if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
-                raise Problem(431, "headers_too_large", f"The headers are larger than {MAX_HEADERS} bytes.")
-            _check_single_headers(scope)
+        if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > MAX_TARGET:
+            raise Problem(414, "target_too_long", f"Path and query are longer than {MAX_TARGET} bytes.")
+        if len(scope["headers"]) > MAX_HEADER_COUNT:
+            raise Problem(431, "headers_too_large", f"There are more than {MAX_HEADER_COUNT} headers.")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+            raise Problem(431, "headers_too_large", f"The headers are larger than {MAX_HEADERS} bytes.")
+        _check_single_headers(scope)
         await self.app(scope, receive, send)
 
 
@@ -198,9 +197,6 @@ class Guard:
 
         Raises Problem (400, 404, 405, 408, 413, 415).
         """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         route: Route | None = ConnexionRequest(scope).context["route"]
         if route is None:
             raise NO_PATH
@@ -310,7 +306,7 @@ class Queue:
 
         Raises DatabaseUnavailable.
         """
-        if scope["type"] != "http" or scope["path"] == "/health":
+        if scope["path"] == "/health":
             await self.app(scope, receive, send)
             return
         await self._wait()

@@ -63,9 +63,8 @@ class Routing(RoutingMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route one request."""
-        if scope["type"] == "http":
-            route = scope["extensions"]["connexion_context"]["route"]
-            operation = route.endpoint.operations[scope["method"]]
-            scope["path_params"] = route.parameters
-            scope["extensions"][ROUTING_CONTEXT] = {"api_base_path": "", "operation_id": operation["operationId"]}
+        route = scope["extensions"]["connexion_context"]["route"]
+        operation = route.endpoint.operations[scope["method"]]
+        scope["path_params"] = route.parameters
+        scope["extensions"][ROUTING_CONTEXT] = {"api_base_path": "", "operation_id": operation["operationId"]}
         await self.app(scope, receive, send)

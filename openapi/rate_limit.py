@@ -132,7 +132,7 @@ class RateLimit:
 
         Raises Problem (429).
         """
-        context = ConnexionRequest(scope).context if scope["type"] == "http" else {}
+        context = ConnexionRequest(scope).context
         if self.limiter and "user" in context and (counted := await self.limiter.hit(context["user"])):
             left, reset = counted
             context["answer_headers"].update(

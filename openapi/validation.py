@@ -114,15 +114,17 @@ def _as_json_schema(schema: Any) -> Any:
 _compiled: dict[int, tuple[Schema, CompiledSchema]] = {}
 
 
-def check_formats(node: Any) -> None:
-    """Raise ValueError where a schema of the contract has a format that is not enforced here."""
+def check_supported(node: Any) -> None:
+    """Raise ValueError where the contract has a format or a style of parameters that nothing here enforces."""
     if isinstance(node, dict):
         if isinstance(node.get("format"), str) and node["format"] not in FORMATS:
             raise ValueError(f"the contract has the format {node['format']}, which nothing enforces")
+        if node.get("explode") is False or (isinstance(node.get("style"), str) and node["style"] != "form"):
+            raise ValueError(f"the parameter {node['name']} is not in the style form with explode, the only one read")
         node = list(node.values())
     if isinstance(node, list):
         for one in node:
-            check_formats(one)
+            check_supported(one)
 
 
 def compiled(schema: Schema) -> CompiledSchema:

@@ -149,6 +149,7 @@ def _parameter(document: dict[str, Any], path: Path) -> Iterator[Mutant]:
         yield _put((*path, "x-list"), not parameter.get("x-list", False), "flipped")
     if parameter.get("explode"):
         yield _put((*path, "explode"), False, "flipped")
+        yield _put((*path, "style"), "pipeDelimited", "changed")
     yield from _schema(document, (*path, "schema"), is_text=True)
 
 

@@ -42,7 +42,7 @@ from tests.server import ROOT
 from tests.survivors import SURVIVORS
 
 # Those that ask the service what the contract is about, on one host.
-FILES = (
+FILES = [
     "agreement",
     "contract",
     "every_answer",
@@ -53,10 +53,11 @@ FILES = (
     "idempotency",
     "me",
     "tokens",
-)
-FILES += ("rate_limit", "cors")
+    "rate_limit",
+    "cors",
+]
 # Those of them that take long, and say no more of the contract than others.
-SLOW = (
+SLOW = [
     "100_000",
     "server_killed",
     "more_memory",
@@ -66,8 +67,6 @@ SLOW = (
     "by_default",
     "is_served",
     "batches",
-)
-SLOW += (
     "every_pair",
     "among_writes",
     "a_hundred_requests",
@@ -75,8 +74,14 @@ SLOW += (
     "key_at_once",
     "get_no_more",
     "that_race",
-)
-SLOW += ("and_retry", "a_restart", "whose_twin", "sweeps_by_itself", "clocks_may", "where_they_are_set")
+    "and_retry",
+    "a_restart",
+    "whose_twin",
+    "sweeps_by_itself",
+    "clocks_may",
+    "where_they_are_set",
+    "from_its_expiry",
+]
 REFERENCE = re.compile(r'"\$ref": "(#/[^"]+)"')
 LIMIT = 300  # seconds for all tests on one mutant
 CLOSE = 12  # tests that killed close mutants, to run first
@@ -98,7 +103,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tasks-api-mutate-") as directory, databases(Path(directory)) as url:
         run = Run(found, Path(directory), [f"{url} dbname=worker_{number}" for number in range(options.workers)])
         # `anyio` is imported before pytest could look at it, which is nothing to warn of.
-        arguments = ["-q", "-s", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
+        arguments = ["-qq", "-s", "--tb=native", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
         arguments += ["-k", " and ".join(f"not {one}" for one in SLOW)]
         arguments += [str(ROOT / f"tests/test_{name}.py") for name in FILES]
         status = pytest.main(["--rootdir", str(ROOT), *arguments], plugins=[run])
@@ -220,7 +225,7 @@ class Run:
         running: dict[int, tuple[str, Mutant]] = {}  # by process
         for mutant in self.mutants:
             url = self.urls[len(running)] if len(running) < len(self.urls) else self._wait(running)
-            running[self._fork(url, mutant)] = (url, mutant)
+            running[self._fork(url, mutant, self._order(mutant))] = (url, mutant)
         while running:
             self._wait(running)
         self._learn()  # what killed the mutants was not something else that broke meanwhile
@@ -239,16 +244,16 @@ class Run:
 
     def _learn(self) -> None:
         """Run all tests on the contract as it is: they must pass, and tell which operations they ask."""
-        process = self._fork(self.urls[0], None)
-        os.waitpid(process, 0)
-        verdict = self._verdict(process)
-        if "text" in verdict:
-            pytest.exit(f"the contract as it is fails {verdict['killer']}:\n{verdict['text']}", 1)
-        self.seconds = verdict["seconds"]
-        self.asked = {test: {(method, path) for method, path in asked} for test, asked in verdict["asked"].items()}
+        count = len(self.urls)
+        for process in [self._fork(url, None, self.items[number::count]) for number, url in enumerate(self.urls)]:
+            os.waitpid(process, 0)
+            verdict = self._verdict(process)
+            if "text" in verdict:
+                pytest.exit(f"the contract as it is fails {verdict['killer']}:\n{verdict['text']}", 1)
+            self.seconds |= verdict["seconds"]
+            self.asked |= {test: {(method, path) for method, path in asked} for test, asked in verdict["asked"].items()}
 
-    def _fork(self, url: str, mutant: Mutant | None) -> int:
-        order = self._order(mutant) if mutant else self.items
+    def _fork(self, url: str, mutant: Mutant | None, order: list[pytest.Item]) -> int:
         process = os.fork()
         if process == 0:
             try:
@@ -288,7 +293,7 @@ class Run:
         else:
             self.survivors.append(mutant.name)
         (last,) = verdict.get("text", "").strip().splitlines()[-1:] or ("survived",)
-        self.log.write(f"{mutant.name}\t{verdict['killer']}\t{last}\n")
+        self.log.write(f"{mutant.name}\t{verdict['killer']}\t{verdict.get('when')}\t{last}\n")
         self.log.flush()
         return url
 

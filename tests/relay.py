@@ -3,6 +3,7 @@
 import contextlib
 import select
 import socket
+import struct
 import threading
 import time
 from typing import Self
@@ -26,6 +27,7 @@ class Relay:
         self._is_open = threading.Event()
         self._is_open.set()
         self._is_silent = threading.Event()
+        self._last: bytes | None = None
         self._connections: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept)
         port = self._listener.getsockname()[1]
@@ -49,6 +51,12 @@ class Relay:
         self._is_silent.clear()
         self._connections.clear()
 
+    def reset(self, last: bytes) -> None:
+        """Break all connections as a PostgreSQL does that dies: with its last bytes comes a reset."""
+        self._last = last
+        self.cut()
+        self._last = None
+
     def mend(self) -> None:
         """Relay again."""
         self._is_open.set()
@@ -70,6 +78,7 @@ class Relay:
 
     def _relay(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as PostgreSQL does
             server.connect(self._target)
             is_answered = True
             while self._is_open.is_set():
@@ -87,3 +96,6 @@ class Relay:
                         time.sleep(self._delay)
                     is_answered = source is server
                     (server if source is client else client).sendall(data)
+            if self._last is not None:
+                client.sendall(self._last)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

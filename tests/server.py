@@ -55,7 +55,7 @@ class ServerProcess:
     """Runs `tasks-api serve` in a process of its own, with nothing in its environment but what is given."""
 
     def __init__(self, *arguments: str, directory: Path, **environment: str) -> None:
-        self._command = [sys.executable, "-m", "openapi.cli", "serve", "--port", "0", *arguments]
+        self._command = [sys.executable, "-m", "openapi", "serve", "--port", "0", *arguments]
         inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
         self._environment = inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environment
         self._directory = directory

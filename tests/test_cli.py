@@ -70,7 +70,7 @@ def closed_port() -> int:
 def process(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own until it ends."""
     return subprocess.run(
-        [sys.executable, "-m", "openapi.cli", *arguments],
+        [sys.executable, "-m", "openapi", *arguments],
         cwd=directory,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
@@ -98,6 +98,11 @@ def answers(server: ServerProcess) -> bool:
 
 
 # Help
+
+
+def test_the_command_is_installed() -> None:
+    command = [Path(sys.executable).with_name("tasks-api"), "--version"]
+    assert subprocess.check_output(command, text=True) == "tasks-api, version 1.0.0\n"
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
@@ -173,6 +178,12 @@ def test_a_printed_token_lasts_a_day_or_as_asked(run: Run, arguments: tuple[str,
     claims = jwt.decode(token, SECRET, algorithms=["HS256"])
     assert claims == {"sub": "u", "iat": claims["iat"], "exp": claims["iat"] + lifetime}
     assert abs(claims["iat"] - time.time()) < 10
+
+
+def test_without_a_secret_no_token_is_printed(run: Run) -> None:
+    result = run("token", "--user", "u", BETTER_AUTH_URL="https://app.example.com")
+    assert result.exit_code == 1
+    assert result.stderr == "BETTER_AUTH_SECRET is not set, so that tokens come from the issuer alone.\n"
 
 
 def test_a_printed_token_has_the_configured_issuer_and_audience(run: Run) -> None:

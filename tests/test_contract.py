@@ -1,18 +1,19 @@
 """The contract keeps its own rules: every bound named, every error shared, every body with an example."""
 
+import copy
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from connexion.utils import get_function_from_name
 
-from openapi.contract import CONTRACT, Contract
+from openapi.contract import Contract
 from openapi.problems import DOMAIN_ERRORS, FRAMEWORK_ERRORS, INTERNAL_ERROR, NO_PATH
-from openapi.validation import FORMATS, CompiledSchema, check_formats
+from openapi.validation import FORMATS, CompiledSchema, check_supported
 from tests.client import TITLES, Conformance
 
 IDENTIFIERS = list(Contract().templates)
@@ -77,11 +78,10 @@ def test_every_operation_is_described(operations: dict[str, Any], identifier: st
 
 @pytest.mark.parametrize("identifier", IDENTIFIERS)
 def test_a_handler_names_each_parameter_of_its_operation(
-    contract: Contract, operations: dict[str, Any], identifier: str
+    contract: Contract, conformance: Conformance, operations: dict[str, Any], identifier: str
 ) -> None:
     operation = operations[identifier]
     item = contract.document["paths"][contract.templates[identifier]]
-    conformance = Conformance()
     parameters = [
         conformance.resolve(one)["name"].lower().replace("-", "_")
         for one in [*item.get("parameters", []), *operation.get("parameters", [])]
@@ -130,8 +130,7 @@ def test_a_nullable_enum_lists_null(contract: Contract) -> None:
             assert (None in schema["enum"]) == schema.get("nullable", False), path
 
 
-def test_every_body_has_an_example_and_every_example_is_valid(contract: Contract) -> None:
-    conformance = Conformance()
+def test_every_body_has_an_example_and_every_example_is_valid(contract: Contract, conformance: Conformance) -> None:
     count = 0
     for path, node in nodes(contract.document):
         for media_type, content in node.get("content", {}).items():
@@ -146,9 +145,8 @@ def test_every_body_has_an_example_and_every_example_is_valid(contract: Contract
 
 @pytest.mark.parametrize("identifier", [one for one in IDENTIFIERS if one.startswith("handlers.tasks.")])
 def test_an_answer_with_a_task_links_to_every_other_operation_on_it(
-    contract: Contract, operations: dict[str, Any], identifier: str
+    contract: Contract, conformance: Conformance, operations: dict[str, Any], identifier: str
 ) -> None:
-    conformance = Conformance()
     on_a_task = {name for name, path in contract.templates.items() if "{id}" in path}
     for status, answer in operations[identifier]["responses"].items():
         schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
@@ -159,9 +157,11 @@ def test_an_answer_with_a_task_links_to_every_other_operation_on_it(
 
 
 @pytest.mark.parametrize("identifier", IDENTIFIERS)
-def test_the_example_of_an_error_has_the_status_of_its_answer(operations: dict[str, Any], identifier: str) -> None:
+def test_the_example_of_an_error_has_the_status_of_its_answer(
+    conformance: Conformance, operations: dict[str, Any], identifier: str
+) -> None:
     for status, answer in operations[identifier]["responses"].items():
-        for content in Conformance().resolve(answer).get("content", {}).values():
+        for content in conformance.resolve(answer).get("content", {}).values():
             assert status < "300" or (content["example"]["status"], content["example"]["title"]) == (
                 int(status),
                 TITLES[int(status)],
@@ -177,12 +177,21 @@ def test_every_code_that_the_service_answers_is_in_the_contract(contract: Contra
     assert codes | other == set(declared)
 
 
-def test_an_operation_id_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    document = yaml.safe_load(CONTRACT.read_text())
+def test_an_operation_id_that_is_there_twice_is_refused(contract: Contract, tmp_path: Path) -> None:
+    document = copy.deepcopy(contract.document)
     document["paths"]["/health"]["get"]["operationId"] = "handlers.tasks.list_tasks"
     path = tmp_path / "contract.yaml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"handlers\.tasks\.list_tasks is there more than once"):
+        Contract(path)
+
+
+def test_an_operation_without_an_id_is_refused(contract: Contract, tmp_path: Path) -> None:
+    document = copy.deepcopy(contract.document)
+    del document["paths"]["/health"]["get"]["operationId"]
+    path = tmp_path / "contract.yaml"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="an operation has no operationId"):
         Contract(path)
 
 
@@ -192,6 +201,12 @@ def test_every_format_that_can_be_enforced_is_used(contract: Contract) -> None:
 
 def test_a_format_that_is_not_enforced_is_refused() -> None:
     with pytest.raises(ValueError, match="the format made-up, which nothing enforces"):
-        check_formats({"properties": [{"x": {"type": "string", "format": "made-up"}}]})
+        check_supported({"properties": [{"x": {"type": "string", "format": "made-up"}}]})
     with pytest.raises(ValueError, match=r"[Ff]ormat"):
         CompiledSchema({"type": "string", "format": "made-up"})
+
+
+@pytest.mark.parametrize("how", [{"explode": False}, {"style": "pipeDelimited"}])
+def test_a_parameter_in_a_style_that_is_not_read_is_refused(how: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the parameter tags is not in the style form"):
+        check_supported({"parameters": [{"name": "tags", "in": "query", "schema": {"type": "array"}, **how}]})

@@ -1,5 +1,6 @@
 """The database underneath: URLs, migrations, the pool, and what happens when it is away (FR-018 to FR-024, SC-009)."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -12,21 +13,26 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
+import uvloop
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
 
 from models import database as database_module
 from models import embedded
 from models.base import Base
-from models.database import Database
-from models.errors import DatabaseUnavailable
+from models.database import Database, read
+from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, KeyInUse
+from models.idempotency import ATTEMPTS, create_task_once
 from models.schema import HEAD
+from models.task import create_task
 from openapi import app as app_module
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
@@ -156,7 +162,7 @@ def test_four_workers_that_start_at_once_on_an_empty_database_all_come_up(
 
 
 def test_many_processes_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
-    command = [sys.executable, "-m", "openapi.cli", "migrate"]
+    command = [sys.executable, "-m", "openapi", "migrate"]
     environment = os.environ | {"DATABASE_URL": empty_database_url, "BETTER_AUTH_SECRET": SECRET}
     processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(4)]
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
@@ -224,6 +230,105 @@ def test_a_connection_that_was_in_use_when_the_database_was_disposed_of_is_close
         database.dispose()
         assert not in_use.closed
     assert in_use.closed
+
+
+def test_disposing_of_the_database_ends_what_it_runs(database_url: str) -> None:
+    database = Database(database_url)
+    running = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)%' AND state = 'active'"
+    with ThreadPoolExecutor() as threads, psycopg.connect(database_url, autocommit=True) as other:
+        slow = threads.submit(database.rows, "alice", text("SELECT pg_sleep(4)"), {})
+        await_true(lambda: other.execute(running).fetchone())
+        started = time.monotonic()
+        database.dispose()
+        with pytest.raises(DatabaseUnavailable):
+            slow.result()
+        assert time.monotonic() - started < 3
+
+
+def test_when_all_connections_break_at_once_each_statement_finds_a_new_one(database_url: str) -> None:
+    slow = read(text("SELECT 1 AS one FROM pg_sleep(0.5)"))
+    busy = "FROM pg_stat_activity WHERE query LIKE 'SELECT 1 AS one FROM pg_sleep%' AND state = 'active'"
+    database = Database(database_url, on_loop=True)
+
+    async def run() -> None:
+        other = await psycopg.AsyncConnection.connect(database_url, autocommit=True)
+        async with other:
+            for _ in range(10):
+                trips = [asyncio.create_task(greenlet_spawn(database.rows, "alice", slow, {})) for _ in range(8)]
+                while await (await other.execute(f"SELECT count(*) {busy}")).fetchone() != (8,):
+                    await asyncio.sleep(0.01)
+                await other.execute(f"SELECT pg_terminate_backend(pid) {busy}")
+                # A new connection may get the descriptor of a broken one whose end was not yet heard of.
+                assert await asyncio.wait_for(asyncio.gather(*trips), 10) == [[{"one": 1}]] * 8
+        await greenlet_spawn(database.dispose)
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_what_is_larger_than_the_buffers_of_the_network_is_sent_whole(database_url: str, on_loop: bool) -> None:
+    size = 20_000_000
+
+    def ask() -> None:
+        database = Database(database_url, on_loop=on_loop)
+        assert database.rows("alice", text("SELECT length(:it) AS n"), {"it": "x" * size}) == [{"n": size}]
+        database.dispose()
+
+    asyncio.run(greenlet_spawn(ask)) if on_loop else ask()
+
+
+ALICE = {"sub": "alice", "email": None, "name": None}
+
+
+# An ErrorResponse (PostgreSQL's manual, "Message Formats"), and what is no message.
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        (b"E\0\0\0\x24SFATAL\0VFATAL\0C57P01\0Mfarewell\0\0", DatabaseUnavailable),
+        (b"D\0\0\0\0", DatabaseFault),
+    ],
+)
+@pytest.mark.parametrize("run_loop", [asyncio.run, uvloop.run])
+def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
+    relay: Relay, run_loop: Any, last: bytes, error: type[Exception]
+) -> None:
+    async def run() -> None:
+        database = Database(relay.url, on_loop=True)
+        watch = asyncio.create_task(app_module._watch(database))
+        slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(5)"), {}))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(relay.reset, last)
+        with pytest.raises(error):
+            await asyncio.wait_for(slow, 3)
+        watch.cancel()
+        await greenlet_spawn(database.dispose)
+
+    run_loop(run())
+
+
+class Unlucky:
+    """A database in which a user is erased, or a key taken and freed, at the worst moment."""
+
+    def __init__(self, *answers: list[dict[str, Any]] | Exception) -> None:
+        self.answers = list(answers)
+
+    def rows(self, *_: object) -> list[dict[str, Any]]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_task_whose_user_is_erased_meanwhile_is_created_with_the_user_made_anew() -> None:
+    unlucky: Any = Unlucky(ConstraintViolated(), [{"title": "x"}])
+    assert create_task(unlucky, ALICE, {"title": "x"}) == {"title": "x"}
+
+
+def test_a_key_that_is_taken_and_freed_again_and_again_is_in_use() -> None:
+    unlucky: Any = Unlucky(*[ConstraintViolated(), [], []] * ATTEMPTS)
+    with pytest.raises(KeyInUse):
+        create_task_once(unlucky, ALICE, {"title": "x"}, "key")
+    assert not unlucky.answers
 
 
 def test_a_fault_of_ours_is_not_taken_for_an_unavailable_database(database: Database) -> None:

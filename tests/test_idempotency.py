@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from models import idempotency
 from models.database import Database
+from models.errors import DatabaseUnavailable
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
 from tests.conftest import SECRET
@@ -196,6 +197,27 @@ def test_a_server_sweeps_by_itself(
         while database.rows(str(alice.user), text("SELECT 1 FROM idempotency_keys"), {}):
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def test_a_sweep_goes_on_while_there_is_more_and_after_a_failure(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = [idempotency.SWEEP_SIZE, 0, DatabaseUnavailable("away"), idempotency.SWEEP_SIZE, 0]
+    done = threading.Event()
+
+    def sweep(_database: Database) -> int:
+        one = found.pop(0) if found else 0
+        if not found:
+            done.set()
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr("models.idempotency.sweep", sweep)
+    monkeypatch.setattr("openapi.app.SWEEP_INTERVAL", 0.01)
+    with Server(make_settings()):
+        assert done.wait(10)
+    assert "expired idempotency keys were not erased, trying again later: away" in caplog.text
 
 
 def test_a_server_killed_among_retried_requests_doubles_and_loses_nothing(

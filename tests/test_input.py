@@ -1,12 +1,18 @@
 """Bad input gets a clear 400 that says what was wrong and where, and stores nothing (FR-013, FR-017, FR-025)."""
 
+import copy
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.client import Client, assert_problem
+from openapi.contract import Contract
+from openapi.settings import Settings
+from tests.client import Client, Conformance, assert_problem
+from tests.server import Server
 
 VALID = {"title": "A task"}
 TITLE_RULE = "must be text that is not only blanks and has no NUL character"
@@ -255,3 +261,20 @@ def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has(
 def test_options_tells_what_a_path_allows(anonymous: Client) -> None:
     response: httpx.Response = anonymous.options("/api/tasks")
     assert (response.status_code, response.headers["allow"], response.content) == (204, "GET, POST, OPTIONS", b"")
+
+
+def test_a_parameter_that_the_contract_requires_is_missed(
+    make_settings: Callable[..., Settings], contract: Contract, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    document = copy.deepcopy(contract.document)
+    document["components"]["parameters"]["Status"]["required"] = True
+    path = tmp_path / "contract.yaml"
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr("openapi.contract.CONTRACT", path)
+    with (
+        Server(make_settings()) as server,
+        Client(server.url, Conformance(), token=server.token(sub="forgetful")) as client,
+    ):
+        assert client.get("/api/tasks", params={"status": "all"}).status_code == 200
+        detail = "Invalid query: /status is missing."
+        assert_problem(client.get("/api/tasks"), 400, "bad_request", detail, ("query", "/status", "is missing"))

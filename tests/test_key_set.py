@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
-from handlers.key_set import COOL_DOWN, MAX_AGE, REFRESH_AGE, KeySet, KeysUnavailable, parse
+from handlers.key_set import COOL_DOWN, MAX_AGE, MAX_SIZE, REFRESH_AGE, KeySet, KeysUnavailable, parse
 from handlers.security import InvalidToken, TokenVerifier
 from openapi.settings import Settings
 from tests.client import Client, Conformance, assert_problem
@@ -397,6 +397,14 @@ def test_a_fetch_that_hangs_is_given_up(source: Source, monkeypatch: pytest.Monk
             await KeySet("http://issuer.example", fetch=source).key("key-EdDSA")
 
     asyncio.run(run())
+
+
+def test_a_key_set_without_an_end_is_not_read_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    with Issuer() as issuer:
+        issuer.body = b" " * (MAX_SIZE + 1)
+        with pytest.raises(KeysUnavailable):
+            asyncio.run(KeySet(f"{issuer.url}/api/auth/jwks").key("key-EdDSA"))
+    assert f"it has more than {MAX_SIZE} bytes" in caplog.text
 
 
 def test_a_key_that_the_issuer_withdraws_is_gone_after_the_next_fetch(

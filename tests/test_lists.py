@@ -173,6 +173,18 @@ def test_overdue_false_does_not_filter(alice: Client) -> None:
 # Pages
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_go_on_among_tasks_without_a_due_date(alice: Client, order: str) -> None:
+    made = {alice.create()["id"] for _ in range(3)}
+    path, seen = f"/api/tasks?sort=due_date&order={order}&limit=1", []
+    while path:
+        page = alice.get(path)
+        seen += [task["id"] for task in page.json()]
+        path = page.links.get("next", {}).get("url")
+    assert len(seen) == 3
+    assert set(seen) == made
+
+
 def test_there_is_no_link_where_everything_is_on_the_page(alice: Client) -> None:
     fill(alice, 3, "page")
     for limit in ("3", "4", "1000"):

@@ -70,25 +70,36 @@ def test_a_title_comes_back_as_it_was_sent(alice: Client, title: str) -> None:
     assert alice.titles() == [title]
 
 
-def test_update_changes_the_fields_given_and_keeps_the_rest(alice: Client) -> None:
+CHANGES = pytest.mark.parametrize(
+    ("method", "media_type"), [("PUT", "application/json"), ("PATCH", "application/merge-patch+json")]
+)
+
+
+@CHANGES
+def test_a_change_of_some_fields_keeps_the_rest(alice: Client, method: str, media_type: str) -> None:
     task = alice.create(**FULL)
-    changed = alice.put(f"/api/tasks/{task['id']}", json={"title": "Water all", "priority": "low"}).json()
-    written = {"version": 2, "updated_at": changed["updated_at"]}
-    assert changed == task | {"title": "Water all", "priority": "low"} | written
+    path = f"/api/tasks/{task['id']}"
+    fields = {"title": "Water all", "priority": "low"}
+    changed = alice.request(method, path, json=fields, headers={"Content-Type": media_type}).json()
+    assert changed == task | fields | {"version": 2, "updated_at": changed["updated_at"]}
     assert changed["updated_at"] > task["updated_at"]
-    assert alice.get(f"/api/tasks/{task['id']}").json() == changed
+    assert alice.get(path).json() == changed
 
 
-def test_update_clears_nullable_fields_with_null(alice: Client) -> None:
+@CHANGES
+def test_a_change_clears_nullable_fields_with_null(alice: Client, method: str, media_type: str) -> None:
     task = alice.create(**FULL)
     cleared = {"description": None, "priority": None, "due_date": None}
-    changed = alice.put(f"/api/tasks/{task['id']}", json=cleared).json()
+    headers = {"Content-Type": media_type}
+    changed = alice.request(method, f"/api/tasks/{task['id']}", json=cleared, headers=headers).json()
     assert changed == task | cleared | {"version": 2, "updated_at": changed["updated_at"]}
 
 
-def test_update_takes_a_whole_task_as_a_frontend_has_it(alice: Client) -> None:
+@CHANGES
+def test_a_change_takes_a_whole_task_as_a_frontend_has_it(alice: Client, method: str, media_type: str) -> None:
     task = alice.create()
-    changed = alice.put(f"/api/tasks/{task['id']}", json=FULL).json()
+    headers = {"Content-Type": media_type}
+    changed = alice.request(method, f"/api/tasks/{task['id']}", json=FULL, headers=headers).json()
     assert {name: changed[name] for name in FULL} == FULL
 
 

@@ -1,0 +1,93 @@
+"""The application under other ASGI servers than uvicorn, and fed what its own middlewares do not give it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from openapi.app import create_app
+from openapi.contract import Contract
+from openapi.middleware import Queue, RequestContext
+from openapi.settings import Settings
+from tests.conftest import HOSTS
+from tests.server import sign
+
+
+@asynccontextmanager
+async def started(app: Any) -> AsyncIterator[None]:
+    """Start the application and end it, as a server does."""
+    messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    lifespan = asyncio.create_task(app({"type": "lifespan"}, messages.get, answers.put))
+    await messages.put({"type": "lifespan.startup"})
+    assert (await answers.get())["type"] == "lifespan.startup.complete"
+    yield
+    await messages.put({"type": "lifespan.shutdown"})
+    assert (await answers.get())["type"] == "lifespan.shutdown.complete"
+    await lifespan
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_websocket_is_closed(make_settings: Any, host: str) -> None:
+    app = create_app(make_settings(server_framework=host))
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app({"type": "websocket", "path": "/api/tasks", "headers": []}, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_server_that_tells_by_a_message_alone_that_a_client_has_left_is_fine(make_settings: Any, host: str) -> None:
+    settings: Settings = make_settings(server_framework=host)
+    headers = {"Authorization": f"Bearer {sign(settings, sub='another-server')}"}
+
+    async def run() -> httpx.Response:
+        app = create_app(settings, validate_responses=True)
+        # httpx speaks an old version of ASGI, so that Starlette waits for that message while it streams.
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
+        async with started(app), client:
+            assert (await client.get("/api/tasks")).json() == []
+            return await client.request("GET", "/api/me/export", content=b"which nobody reads")
+
+    assert asyncio.run(run()).json()["tasks"] == []
+
+
+def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> None:
+    begun = asyncio.Event()
+
+    async def answer(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start"})
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def send(_message: Any) -> None:
+        pass
+
+    async def run() -> None:
+        queue = Queue(answer, turns=1, until_sent=True)
+        request = asyncio.create_task(queue({"type": "http", "path": "/"}, send, send))
+        await begun.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert not queue.turns.locked()
+
+    asyncio.run(run())
+
+
+def test_a_fault_outside_of_what_answers_faults_is_left_to_the_server() -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("a fault")
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": {}}
+    with pytest.raises(RuntimeError, match="a fault"):
+        asyncio.run(RequestContext(fail, contract=Contract(), context={})(scope, fail, fail))
