@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.mutate import every_mutant
 from tests.server import ROOT
+from tests.survivors import SURVIVORS
 
 MAX_SIZE = 1_000_000  # bytes
 
@@ -164,3 +166,8 @@ def exists(file: str, name: str) -> bool:
         return False
     pattern = re.escape(name).replace("…", r"\w+") if name else r"test_\w+"
     return re.search(rf"^(async )?def {pattern}\(", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+
+
+def test_the_readme_has_as_many_mutants_of_the_contract_as_there_are() -> None:
+    total = len(every_mutant())
+    assert f"| {total - len(SURVIVORS):,} of {total:,}; " in (ROOT / "README.md").read_text(encoding="utf-8")
