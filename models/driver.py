@@ -200,5 +200,5 @@ def await_socket(descriptor: int, is_sending: bool = False, timeout: float | Non
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | (select.POLLOUT if is_sending else 0))
         return bool(poll.poll(None if timeout is None else timeout * 1000))
-    one = [descriptor]
-    return any(select.select(one, one if is_sending else [], [], timeout))  # pragma: no cover (Windows)
+    writers = [descriptor] if is_sending else []  # pragma: no cover (Windows)
+    return any(select.select([descriptor], writers, [], timeout))  # pragma: no cover (Windows)

@@ -29,6 +29,7 @@ from models import database as database_module
 from models import embedded
 from models.base import Base
 from models.database import Database, read
+from models.driver import InThread, OnLoop
 from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
 from models.schema import HEAD
@@ -296,7 +297,7 @@ def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
         database = Database(relay.url, on_loop=True)
         watch = asyncio.create_task(app_module._watch(database))
         slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(5)"), {}))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)  # so that the watch looks once in vain
         await asyncio.to_thread(relay.reset, last)
         with pytest.raises(error):
             await asyncio.wait_for(slow, 3)
@@ -304,6 +305,35 @@ def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
         await greenlet_spawn(database.dispose)
 
     run_loop(run())
+
+
+def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(6)%' AND state = 'active'"
+
+    async def run() -> None:
+        database = Database(database_url, on_loop=True)
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
+            slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(6)"), {}))
+            while await (await other.execute(running)).fetchone() != (1,):
+                await asyncio.sleep(0.01)
+            slow.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slow
+            assert await (await other.execute(running)).fetchone() == (0,)
+        await greenlet_spawn(database.dispose)
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, run()).result()
+
+
+def test_the_watch_goes_on_with_what_waits_and_with_nothing_else() -> None:
+    driver, went_on = OnLoop(), []
+    driver._waiting.add(lambda: went_on.append("one"))
+    # In a thread of its own: where greenlets have run, coverage may have lost its trace.
+    with ThreadPoolExecutor() as threads:
+        threads.submit(driver.look_again).result()
+        threads.submit(InThread().look_again).result()
+    assert went_on == ["one"]
 
 
 class Unlucky:

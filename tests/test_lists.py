@@ -174,7 +174,7 @@ def test_overdue_false_does_not_filter(alice: Client) -> None:
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_pages_go_on_among_tasks_without_a_due_date(alice: Client, order: str) -> None:
+def test_pages_go_on_where_no_task_has_a_due_date(alice: Client, order: str) -> None:
     made = {alice.create()["id"] for _ in range(3)}
     path, seen = f"/api/tasks?sort=due_date&order={order}&limit=1", []
     while path:
