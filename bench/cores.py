@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from bench.servers import PEERS, Server
 SERVICE = PEERS["service"]
 CONNECTIONS = 32
 STEPS = 10
+SHARE = 0.3  # of a core for each worker, so that PostgreSQL and wrk have what they need of two
 # Of which the last asks nothing of PostgreSQL, so that it leaves the cores to the workers and to wrk.
-BATCHES = {name: requests(name) for name in ("get one", "list 20 pending")} | {
+BATCHES = {name: requests(name) for name in ("get one", "list 20 pending", "create")} | {
     "health": [Request("GET", "/health", data.user(0))]
 }
+FIGURES = ("rate", "cpu", "p99", "idle")
 # What the service cannot be without, imported and nothing more; prints the resident memory in MiB.
 PACKAGES = """
 import connexion, cryptography, jwt, psycopg, psutil, sqlalchemy.dialects.postgresql, sqlalchemy.orm, uvicorn
@@ -31,20 +36,38 @@ print(psutil.Process().memory_info().rss / 2**20)
 """
 
 
+@contextmanager
+def held(server: Server, share: float) -> Iterator[None]:
+    """Hold each process of the server to a share of a core."""
+    with ExitStack() as stack:
+        for process in server.processes() if share < 1 else []:
+            command = ["cpulimit", "--quiet", f"--pid={process.pid}", f"--limit={share * 100:.0f}"]
+            stack.callback(subprocess.Popen(command, stdout=subprocess.DEVNULL).terminate)
+        yield
+
+
 def workers(prepared: data.Data, rounds: int, seconds: int) -> list[dict[str, Any]]:
-    """Measure one worker and two in turn."""
+    """Measure one worker and two in turn, as fast as they can and held to a share of a core each."""
+    shares = [1, SHARE] if shutil.which("cpulimit") else [1]
     rows = []
-    for number, count in itertools.product(range(rounds), (1, 2)):
+    for number, share, count in itertools.product(range(rounds), shares, (1, 2)):
         prepared.refresh()
-        with Server(SERVICE, prepared.url(SERVICE.role), workers=count) as server:
+        with Server(SERVICE, prepared.url(SERVICE.role), workers=count) as server, held(server, share):
             load.run(server.url, warm_up(), connections=CONNECTIONS, seconds=2)
             for operation, batch in BATCHES.items():
                 idle = psutil.cpu_times().idle
                 row = measure(server, batch, CONNECTIONS, seconds)
                 row["idle"] = (psutil.cpu_times().idle - idle) / seconds
-                click.echo(f"{operation} with {count} worker(s): {row['rate']:.0f} a second")
-                rows.append({"workers": count, "round": number, "operation": operation, **row})
+                row["memory"] = _memory(server)
+                click.echo(f"{operation} with {count} worker(s) of {share} core: {row['rate']:.0f} a second")
+                rows.append({"workers": count, "share": share, "round": number, "operation": operation, **row})
     return rows
+
+
+def _memory(server: Server) -> list[tuple[float, float]]:
+    """Return what each process has resident and what of it is its own, in MiB, the largest first."""
+    found = [process.memory_full_info() for process in server.processes()]
+    return sorted(((one.rss / 2**20, one.uss / 2**20) for one in found), reverse=True)
 
 
 def memory(prepared: data.Data, total: int) -> list[tuple[int, float]]:
@@ -84,6 +107,7 @@ def write(raw: dict[str, Any], output: Path) -> str:
     memory_head = ["requests answered", *(f"{answered:,}" for answered, _ in raw["memory"])]
     memory_row = ["resident memory, MiB", *(f"{size:.1f}" for _, size in raw["memory"])]
     parts = ["# Cores, memory, start-up", about, f"## Two workers, {CONNECTIONS} connections", _workers(raw["workers"])]
+    parts += ["## Memory of two workers and of the process that watches over them", _processes(raw["workers"])]
     parts += ["## Memory of one worker", report.table(memory_head, [memory_row]), "![Memory](memory.svg)"]
     parts += [f"A process that has only imported the packages takes {raw['packages']:.1f} MiB."]
     parts += ["## Start-up", f"From the start of the process to the first answer with a task: median {starts}."]
@@ -94,20 +118,30 @@ def write(raw: dict[str, Any], output: Path) -> str:
 
 
 def _workers(rows: list[dict[str, Any]]) -> str:
-    head = ["", "workers", "requests a second", "to one worker", "server's ms a request", "99th percentile, ms"]
-    head.append("idle cores")
+    head = ["", "core for each", "workers", "requests a second", "to one worker", "server's ms a request"]
+    head += ["99th percentile, ms", "idle cores"]
     lines = []
-    for operation in dict.fromkeys(row["operation"] for row in rows):
-        one = _median(rows, operation, 1, "rate")
+    for operation, share in dict.fromkeys((row["operation"], row["share"]) for row in rows):
+        one = _median(rows, operation, share, 1, "rate")
         for count in (1, 2):
-            rate, cpu, p99, idle = (_median(rows, operation, count, what) for what in ("rate", "cpu", "p99", "idle"))
+            rate, cpu, p99, idle = (_median(rows, operation, share, count, what) for what in FIGURES)
             figures = (f"{rate:,.0f}", f"{rate / one:.2f}", f"{cpu:.2f}", f"{p99:.1f}", f"{idle:.2f}")
-            lines.append([operation, str(count), *figures])
+            lines.append([operation, str(share), str(count), *figures])
     return report.table(head, lines)
 
 
-def _median(rows: list[dict[str, Any]], operation: str, count: int, what: str) -> float:
-    return statistics.median(row[what] for row in rows if (row["operation"], row["workers"]) == (operation, count))
+def _processes(rows: list[dict[str, Any]]) -> str:
+    found = [row["memory"] for row in rows if row["workers"] == 2]
+    lines = []
+    for number, title in enumerate(("a worker", "the other", "the process that watches")):
+        sizes = (statistics.median(sizes[number][which] for sizes in found) for which in (0, 1))
+        lines.append([title, *(f"{size:.1f}" for size in sizes)])
+    return report.table(["", "resident memory, MiB", "of which shared with no other process"], lines)
+
+
+def _median(rows: list[dict[str, Any]], operation: str, share: float, count: int, what: str) -> float:
+    which = (operation, share, count)
+    return statistics.median(row[what] for row in rows if (row["operation"], row["share"], row["workers"]) == which)
 
 
 def _plot(points: list[tuple[int, float]], output: Path) -> None:

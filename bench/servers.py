@@ -130,11 +130,15 @@ class Server:
 
     def cpu(self) -> float:
         """Return the seconds of processor time that the server has used, its workers' included."""
-        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
     def memory(self) -> float:
         """Return the resident memory of the server and its workers in MiB."""
-        return sum(process.memory_info().rss for process in self._processes()) / 2**20
+        return sum(process.memory_info().rss for process in self.processes()) / 2**20
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the process of the server and those that it has started."""
+        return [self._process, *self._process.children(recursive=True)]
 
     def _answers(self) -> bool:
         headers = {"Authorization": f"Bearer {data.token(data.user(0))}"}
@@ -142,6 +146,3 @@ class Server:
             return httpx.get(f"{self.url}/api/tasks", headers=headers, timeout=TIMEOUT, trust_env=False).is_success
         except httpx.TransportError:
             return False
-
-    def _processes(self) -> list[psutil.Process]:
-        return [self._process, *self._process.children(recursive=True)]

@@ -146,6 +146,11 @@ def create_app(
     return app
 
 
+def application() -> AbstractApp:
+    """Return the application for a process of its own, as uvicorn starts it."""
+    return create_app(is_alone=True)
+
+
 def _turns(host: Host, settings: Settings) -> int:
     """Return how many handlers may run at once; one of the host's own threads stays free for /health."""
     return min(settings.database_pool_size, host.threads - 1 if host.threads else settings.database_pool_size)

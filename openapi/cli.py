@@ -1,4 +1,8 @@
-"""The command line, `tasks-api`."""
+"""The command line, `tasks-api`.
+
+What only some commands need is imported where they need it: of several workers, the process that watches over them
+stays at a third of their size.
+"""
 
 import asyncio
 import os
@@ -7,25 +11,20 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import uvicorn
-from connexion.apps.abstract import AbstractApp
 
-from handlers.security import InvalidToken
 from models import embedded
-from models.database import Database
 from models.errors import DatabaseUnavailable
-from models.schema import HEAD
-from openapi.app import create_app, token_verifier
-from openapi.protocol import HttpProtocol
+from openapi import server
 from openapi.settings import InvalidSettings, Settings
 
+if TYPE_CHECKING:
+    from handlers.security import TokenVerifier
+    from models.database import Database
+
 DAY = 24 * 60 * 60  # seconds
-# psycopg cannot wait in the event loop that is usual on Windows.
-EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
-SHUTDOWN = 10  # seconds for requests in flight to end
 
 
 class Sentences(click.Group):
@@ -70,28 +69,9 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
     if settings.is_development:
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         click.echo(f"Documentation: http://{shown}:{port}/docs")
-        click.echo(f"A token for the user demo, valid for a day: {token_verifier(settings).sign({'sub': 'demo'}, DAY)}")
-    uvicorn.run(
-        "openapi.cli:application",
-        factory=True,
-        host=settings.host,
-        port=port,
-        workers=settings.web_concurrency,
-        reload=reload,
-        log_config=_logging(settings),
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN,
-        http=HttpProtocol,
-        loop=EVENT_LOOP,
-        ws="none",
-        forwarded_allow_ips=list(settings.forwarded_allow_ips),
-    )
-
-
-def application() -> AbstractApp:
-    """Return the application for a process of its own, as uvicorn starts it."""
-    return create_app(is_alone=True)
+        token = _tokens(settings).sign({"sub": "demo"}, DAY)
+        click.echo(f"A token for the user demo, valid for a day: {token}")
+    server.run(settings, port, reload=reload)
 
 
 @main.command()
@@ -101,7 +81,9 @@ def application() -> AbstractApp:
 @click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Seconds until it expires.")
 def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
     """Print a token signed with the configured secret."""
-    tokens = token_verifier(Settings.load())
+    from handlers.security import InvalidToken
+
+    tokens = _tokens(Settings.load())
     try:
         signed = tokens.sign({"sub": user, "email": email, "name": name}, ttl)
         asyncio.run(tokens.verify(signed))
@@ -115,6 +97,8 @@ def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
 @main.command()
 def migrate() -> None:
     """Bring the database's schema up to date. The server does it by itself when it starts."""
+    from models.schema import HEAD
+
     try:
         with _database(Settings.load()) as database:
             database.migrate()
@@ -126,6 +110,8 @@ def migrate() -> None:
 @main.command()
 def check() -> None:
     """Print the configuration, secrets masked, and whether the database is in order; exit with 1 if it is not."""
+    from models.schema import HEAD
+
     settings = Settings.load()
     for name, value in settings.masked():
         click.echo(f"{name:20} {value}")
@@ -135,18 +121,6 @@ def check() -> None:
     except DatabaseUnavailable as error:
         _fail(f"The database is not in order: {error}")
     click.echo(f"The database answers, its schema is at revision {HEAD}.")
-
-
-def _logging(settings: Settings) -> dict[str, Any]:
-    """Return the logging configuration, which uvicorn applies in each of its processes."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
-        "loggers": {"connexion": {"level": "ERROR"}, "alembic": {"level": "WARNING"}},
-    }
 
 
 def _free_port(host: str) -> int:
@@ -163,8 +137,16 @@ def _database_url(settings: Settings) -> str:
     return settings.external_database_url or embedded.start(settings.data_dir / "postgres")
 
 
+def _tokens(settings: Settings) -> "TokenVerifier":
+    from openapi.app import token_verifier
+
+    return token_verifier(settings)
+
+
 @contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
+def _database(settings: Settings) -> Iterator["Database"]:
+    from models.database import Database
+
     database = Database(_database_url(settings))
     try:
         yield database

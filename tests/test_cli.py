@@ -2,12 +2,14 @@
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import httpx
 import jwt
 import psycopg
 import pytest
+import uvicorn
 from click.testing import CliRunner, Result
 from connexion import FlaskApp
 
@@ -52,7 +55,18 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `serve` asks of uvicorn, which does not run."""
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("uvicorn.run", lambda *_, **options: asked.update(options))
+
+    class Workers:
+        def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+            asked.update(vars(config))
+            sockets[0].close()
+
+        def run(self) -> None:
+            """Run none."""
+
+    monkeypatch.setattr("uvicorn.run", lambda **options: asked.update(options))
+    monkeypatch.setattr("uvicorn.Config.bind_socket", lambda _: socket.socket())
+    monkeypatch.setattr("openapi.server.Multiprocess", Workers)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for name in ("DATABASE_URL", "HOST"):  # so that what `serve` sets ends with the test
         monkeypatch.setenv(name, "")
@@ -434,23 +448,43 @@ def test_ctrl_c_ends_the_server_without_a_traceback(tmp_path: Path, database_url
     assert "Traceback" not in server.log.read_text()
 
 
-def test_each_of_two_workers_answers(tmp_path: Path, empty_database_url: str, conformance: Conformance) -> None:
-    with ServerProcess("--workers", "2", directory=tmp_path, DATABASE_URL=empty_database_url) as server:
+def test_two_workers_share_the_connections(tmp_path: Path, database_url: str) -> None:
+    with ServerProcess("--workers", "2", directory=tmp_path, DATABASE_URL=database_url) as server:
         (token,) = re.findall(r"A token .*: (\S+)\n", server.log.read_text())
-
-        def started() -> list[str]:
-            workers = re.findall(r"Started server process \[(\d+)\]", server.log.read_text())
-            ready = server.log.read_text().count("Application startup complete")
-            return workers if len(workers) == ready == 2 else []
-
-        wait_for(lambda: answers(server))
-        for worker in map(int, wait_for(started)):
-            os.kill(worker, signal.SIGSTOP)  # so that only the other one can answer
+        wait_for(lambda: server.log.read_text().count("Application startup complete") == 2)
+        (stopped, _) = map(int, re.findall(r"Started server process \[(\d+)\]", server.log.read_text()))
+        request = f"GET /api/tasks HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with ExitStack() as open_connections:
+            os.kill(stopped, signal.SIGSTOP)  # what comes to it waits
             try:
-                with Client(server.url, conformance, token=token) as client:
-                    assert client.create()["user_id"] == "demo"
+                connections = [open_connections.enter_context(socket.create_connection(address)) for _ in range(100)]
+                for connection in connections:
+                    connection.sendall(request)
+                time.sleep(2)
+                by_the_other, *_ = select.select(connections, [], [], 0)
             finally:
-                os.kill(worker, signal.SIGCONT)
+                os.kill(stopped, signal.SIGCONT)
+            assert 25 <= len(by_the_other) <= 75
+            for connection in connections:
+                connection.settimeout(SECONDS)
+                assert connection.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_a_port_that_another_server_has_is_refused(tmp_path: Path, database_url: str) -> None:
+    (tmp_path / "other").mkdir()
+    with ServerProcess("--workers", "2", directory=tmp_path, DATABASE_URL=database_url) as server:
+        port = server.url.rpartition(":")[2]
+        for workers in ("1", "2"):
+            arguments = ("--port", port, "--workers", workers)
+            result = process(tmp_path / "other", "serve", *arguments, DATABASE_URL=database_url)
+            assert result.returncode != 0
+            assert "address already in use" in result.stderr.lower()
+
+
+def test_the_process_that_watches_over_workers_imports_neither_connexion_nor_sqlalchemy() -> None:
+    code = "import sys, openapi.cli; print({'connexion', 'sqlalchemy', 'jwt'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT) == "set()\n"
 
 
 def test_serve_starts_again_when_a_file_changes(tmp_path: Path, database_url: str) -> None:
@@ -489,7 +523,7 @@ def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path: Path, databa
         port = str(taken.getsockname()[1])
         result = process(tmp_path, "serve", "--port", port, DATABASE_URL=database_url)
     assert result.returncode != 0
-    assert "address already in use" in result.stderr
+    assert "address already in use" in result.stderr.lower()
     assert "Traceback" not in result.stderr
 
 
