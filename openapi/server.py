@@ -25,8 +25,8 @@ class SharedPort(socket.socket):
         return _bind, (self.family, self.getsockname())
 
 
-def _bind(family: int, address: Any) -> socket.socket:
-    found = socket.socket(family)
+def _bind(family: int, address: Any) -> SharedPort:
+    found = SharedPort(family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     found.bind(address)
     return found
@@ -54,10 +54,9 @@ def run(settings: Settings, port: int, *, reload: bool) -> None:
         uvicorn.run(**options)
         return
     config = uvicorn.Config(**options)
-    reserved = SharedPort(fileno=config.bind_socket().detach())
-    # Only now, so that a port which another server has is refused.
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    Multiprocess(config, sockets=[reserved]).run()
+    with config.bind_socket() as alone:  # so that a port which another server shares is refused
+        family, address = alone.family, alone.getsockname()
+    Multiprocess(config, sockets=[_bind(family, address)]).run()
 
 
 def _logging(settings: Settings) -> dict[str, Any]:
