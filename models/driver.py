@@ -162,11 +162,12 @@ class OnLoop:
                 is_over, failure = trip.proceed(), None
             except psycopg.Error as error:
                 is_over, failure = True, error
-            if is_over:
-                leave()  # at once: libpq has closed a broken connection, and the next one may get the same descriptor
-            elif not trip.is_sending:
-                loop.remove_writer(socket)
-            if is_over and not end.done():
+            if not is_over:
+                if not trip.is_sending:
+                    loop.remove_writer(socket)
+                return
+            leave()  # at once: libpq has closed a broken connection, and the next one may get the same descriptor
+            if not end.done():
                 end.set_exception(failure) if failure else end.set_result(None)
 
         self._waiting.add(proceed)
