@@ -56,32 +56,6 @@ FILES = [
     "rate_limit",
     "cors",
 ]
-# Those of them that take long, and say no more of the contract than others.
-SLOW = [
-    "100_000",
-    "server_killed",
-    "more_memory",
-    "of_many_tasks",
-    "redis",
-    "thousands",
-    "by_default",
-    "is_served",
-    "batches",
-    "every_pair",
-    "among_writes",
-    "a_hundred_requests",
-    "toggle_at_once",
-    "key_at_once",
-    "get_no_more",
-    "that_race",
-    "and_retry",
-    "a_restart",
-    "whose_twin",
-    "sweeps_by_itself",
-    "clocks_may",
-    "where_they_are_set",
-    "from_its_expiry",
-]
 REFERENCE = re.compile(r'"\$ref": "(#/[^"]+)"')
 LIMIT = 300  # seconds for all tests on one mutant
 CLOSE = 12  # tests that killed close mutants, to run first
@@ -104,7 +78,7 @@ def main() -> int:
         run = Run(found, Path(directory), [f"{url} dbname=worker_{number}" for number in range(options.workers)])
         # `anyio` is imported before pytest could look at it, which is nothing to warn of.
         arguments = ["-qq", "-s", "--tb=native", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
-        arguments += ["-k", " and ".join(f"not {one}" for one in SLOW)]
+        arguments += ["-m", "not slow and not load"]
         arguments += [str(ROOT / f"tests/test_{name}.py") for name in FILES]
         status = pytest.main(["--rootdir", str(ROOT), *arguments], plugins=[run])
     return run.report() if status == pytest.ExitCode.OK else 1

@@ -153,6 +153,7 @@ def test_several_headers_of_tags_are_one_list(alice: Client, task: dict[str, Any
     assert alice.put(path, content=b'{"title": "x"}', headers=headers).status_code == 200
 
 
+@pytest.mark.slow
 def test_of_devices_that_race_with_the_same_tag_one_wins(alice: Client, task: dict[str, Any]) -> None:
     path = f"/api/tasks/{task['id']}"
 
@@ -168,6 +169,7 @@ def test_of_devices_that_race_with_the_same_tag_one_wins(alice: Client, task: di
     assert alice.get(path).json() == won[0].json()
 
 
+@pytest.mark.slow
 def test_devices_that_read_and_retry_lose_no_write(alice: Client) -> None:
     path = f"/api/tasks/{alice.create('0')['id']}"
 

@@ -422,6 +422,7 @@ def test_a_hostile_parameter_is_refused_at_its_place(raw: Raw, query: str, point
     assert_bad(raw.answer(raw.head(f"GET /api/tasks?{query} HTTP/1.1")), "query", pointer, detail)
 
 
+@pytest.mark.load
 def test_a_thousand_unknown_parameters_have_a_short_answer(alice: Client) -> None:
     response = alice.get("/api/tasks?" + "&".join(f"p{number}=1" for number in range(800)))
     assert (response.status_code, len(response.json()["errors"])) == (400, 20)

@@ -49,6 +49,7 @@ def test_the_first_answer_stands_when_the_task_has_changed_or_gone(alice: Client
     assert alice.titles() == []
 
 
+@pytest.mark.slow
 def test_the_first_answer_stands_after_a_restart(
     make_settings: Callable[..., Settings], conformance: Conformance
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_refused_request_does_not_use_up_its_key(alice: Client) -> None:
     assert post(alice, "key").status_code == 201
 
 
+@pytest.mark.slow
 def test_requests_with_one_key_at_once_make_one_task(alice: Client) -> None:
     with ThreadPoolExecutor(16) as devices:
         answers = list(devices.map(lambda _: post(alice, "key"), range(16)))
@@ -132,6 +134,7 @@ def test_requests_with_one_key_at_once_make_one_task(alice: Client) -> None:
     assert alice.titles() == ["once"]
 
 
+@pytest.mark.slow
 def test_a_request_whose_twin_does_not_end_is_told_to_try_again(alice: Client, database_url: str) -> None:
     alice.create("the user is there")
     with psycopg.connect(database_url) as twin:
@@ -182,6 +185,7 @@ def test_the_sweep_shows_nothing_but_expired_keys(alice: Client, database: Datab
         assert database.rows("", text(statement), {}, probe=idempotency.EXPIRED_KEYS) == []
 
 
+@pytest.mark.slow
 def test_a_server_sweeps_by_itself(
     alice: Client,
     database: Database,
@@ -220,6 +224,7 @@ def test_a_sweep_goes_on_while_there_is_more_and_after_a_failure(
     assert "expired idempotency keys were not erased, trying again later: away" in caplog.text
 
 
+@pytest.mark.load
 def test_a_server_killed_among_retried_requests_doubles_and_loses_nothing(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def walk(client: Client, query: dict[str, Any]) -> Iterator[list[dict[str, Any]]
         response = client.get(found[1])
 
 
+@pytest.mark.load
 @pytest.mark.parametrize(("sort", "order"), ORDERS)
 def test_every_pair_of_filters_in_every_order_and_in_pages_agrees_with_a_plain_model(
     alice: Client, bob: Client, sort: str, order: str | None
@@ -199,6 +200,7 @@ def test_a_page_has_at_most_1000_tasks_and_says_that_there_are_more(alice: Clien
     assert sum(len(page) for page in walk(alice, {})) == 1001
 
 
+@pytest.mark.load
 @pytest.mark.parametrize(("sort", "order"), ORDERS)
 def test_a_walk_among_writes_shows_every_task_that_stood_still_exactly_once(
     alice: Client, sort: str, order: str | None
@@ -369,6 +371,7 @@ def insert_many(database: Any, client: Any, number: int, user: str | None = None
     database.rows(user, text(statement), {"user": user, "number": number}, timeout=60)
 
 
+@pytest.mark.load
 def test_a_walk_over_100_000_tasks_among_writes_shows_every_task_that_stood_still_once(
     make_client: Any, database: Any
 ) -> None:

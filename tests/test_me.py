@@ -62,6 +62,7 @@ def test_the_export_of_a_user_who_has_not_written_anything_is_empty(alice: Clien
     assert alice.get("/api/me/export").json() == {"user": None, "tasks": [], "idempotency_keys": []}
 
 
+@pytest.mark.load
 def test_an_export_goes_on_over_many_batches(alice: Client, database: Database) -> None:
     alice.create()
     insert_many(database, alice, 1500)
@@ -69,6 +70,7 @@ def test_an_export_goes_on_over_many_batches(alice: Client, database: Database) 
     assert len(titles) == len(set(titles)) == 1501
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["asgi", "flask"])
 def test_an_export_takes_no_more_memory_for_more_tasks(
     database: Database, database_url: str, tmp_path: Path, framework: str
@@ -119,6 +121,7 @@ def test_erasure_of_nothing_is_done(alice: Client) -> None:
     assert [alice.delete("/api/me").status_code for _ in range(2)] == [204, 204]
 
 
+@pytest.mark.load
 def test_erasure_among_writes_leaves_whole_tasks_or_none(alice: Client) -> None:
     def write(number: int) -> int:
         if number % 10 == 5:
@@ -133,6 +136,7 @@ def test_erasure_among_writes_leaves_whole_tasks_or_none(alice: Client) -> None:
     assert me["tasks"]["pending"] == len(alice.titles())
 
 
+@pytest.mark.load
 def test_erasure_of_many_tasks_may_take_longer_than_a_statement_usually_may(alice: Client, database: Database) -> None:
     alice.create()
     insert_many(database, alice, 100_000)

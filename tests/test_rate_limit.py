@@ -159,6 +159,7 @@ def test_health_is_not_limited(limited: Server, client_of: ClientOf) -> None:
     assert {(answer.status_code, "ratelimit" in answer.headers) for answer in answers} == {(200, False)}
 
 
+@pytest.mark.slow
 def test_requests_at_once_get_no_more_than_the_limit(limited: Server, client_of: ClientOf) -> None:
     client = client_of(limited, "parallel")
     with ThreadPoolExecutor(10) as threads:
@@ -167,6 +168,7 @@ def test_requests_at_once_get_no_more_than_the_limit(limited: Server, client_of:
     assert statuses.count(429) == 20 - LIMIT
 
 
+@pytest.mark.slow
 def test_who_waits_as_long_as_told_is_served(
     make_settings: Callable[..., Settings], storage: str, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_without_a_limit_no_answer_speaks_of_one(alice: Client) -> None:
     assert not {"ratelimit", "ratelimit-policy"} & set(alice.get("/api/me").headers)
 
 
+@pytest.mark.slow
 def test_thousands_of_users_do_not_slow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "WINDOW", 1)
 
@@ -201,6 +204,7 @@ def test_thousands_of_users_do_not_slow_each_other(monkeypatch: pytest.MonkeyPat
     assert kept == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient")
 def test_two_servers_with_one_redis_count_together(
     make_settings: Callable[..., Settings], redis: Redis, client_of: ClientOf
@@ -228,6 +232,7 @@ def duration(client: Client) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["dead", "frozen"])
 def test_while_redis_is_away_requests_pass_unlimited_and_hardly_slower(
     make_settings: Callable[..., Settings],
@@ -255,6 +260,7 @@ def test_while_redis_is_away_requests_pass_unlimited_and_hardly_slower(
         wait_until_limited(client)
 
 
+@pytest.mark.slow
 def test_redis_may_be_away_when_the_server_starts(
     make_settings: Callable[..., Settings], redis: Redis, client_of: ClientOf
 ) -> None:
@@ -266,6 +272,7 @@ def test_redis_may_be_away_when_the_server_starts(
         wait_until_limited(client)
 
 
+@pytest.mark.slow
 def test_what_is_no_redis_limits_nobody(make_settings: Callable[..., Settings], client_of: ClientOf) -> None:
     """Its answer is HTTP."""
     with Server(make_settings()) as other:
@@ -274,6 +281,7 @@ def test_what_is_no_redis_limits_nobody(make_settings: Callable[..., Settings], 
             assert duration(client_of(server, "lost")) < 1
 
 
+@pytest.mark.slow
 def test_a_server_that_others_reach_limits_its_users_by_default(database_url: str, tmp_path: Path) -> None:
     environment = {"HOST": "0.0.0.0", "BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": database_url}
     with ServerProcess("--workers", "2", directory=tmp_path, **environment) as server:

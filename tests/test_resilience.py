@@ -100,6 +100,7 @@ def disconnect(url: str) -> None:
 # The database
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGQUIT])
 def test_a_database_killed_in_mid_request_is_a_503_and_then_the_service_goes_on(
     postgres: Postgres,
@@ -288,6 +289,7 @@ def test_a_full_disk_is_a_503_for_writes_and_nothing_is_half_written(
 # The server
 
 
+@pytest.mark.load
 def test_every_write_acknowledged_by_a_server_that_is_killed_is_there_and_none_is_half_there(
     url: str, host: str, tmp_path: Path
 ) -> None:
@@ -415,6 +417,7 @@ def crowded(url: str, host: str, tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("operation", ["fast", "slow"])
 def test_a_thousand_requests_at_once_each_have_an_answer_in_time_and_memory_is_bounded(
     crowded: ServerProcess, url: str, operation: str

@@ -127,6 +127,7 @@ def test_complete_with_a_body_sets(alice: Client) -> None:
     assert [answer["completed"] for answer in answers] == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_devices_that_toggle_at_once_lose_no_toggle(alice: Client) -> None:
     task = alice.create()
     path = f"/api/tasks/{task['id']}/complete"
@@ -208,6 +209,7 @@ def test_an_id_in_upper_case_is_the_same_id(alice: Client) -> None:
     assert alice.get(f"/api/tasks/{task['id'].upper()}").json() == task
 
 
+@pytest.mark.slow
 def test_a_hundred_requests_at_once_all_succeed(alice: Client) -> None:
     with ThreadPoolExecutor(100) as clients:
         answers = list(clients.map(lambda number: alice.create(f"task {number}"), range(100)))

@@ -244,6 +244,7 @@ def test_a_header_that_this_service_does_not_know_does_not_count(anonymous: Clie
     assert anonymous.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_clocks_may_differ_by_five_seconds(anonymous: Client) -> None:
     now = int(time.time())
     for changes in ({"exp": now - 3}, {"iat": now + 4}, {"nbf": now + 4}):
@@ -251,6 +252,7 @@ def test_clocks_may_differ_by_five_seconds(anonymous: Client) -> None:
         assert anonymous.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_issuer_and_audience_are_checked_where_they_are_set(
     make_settings: Callable[..., Settings], conformance: Conformance
 ) -> None:
@@ -305,6 +307,7 @@ def user_row(database: Any, client: Client) -> list[dict[str, Any]]:
     return database.rows(client.user, select(User.email, User.name).where(User.id == client.user), {})
 
 
+@pytest.mark.slow
 def test_a_remembered_token_is_refused_from_its_expiry_on(make_settings: Callable[..., Settings]) -> None:
     tokens = token_verifier(make_settings())
     token = tokens.sign({"sub": "alice"}, lifetime=3 - LEEWAY)  # with the leeway it counts for 2 to 3 s
