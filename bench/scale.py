@@ -102,8 +102,9 @@ def position(database: Database, user: str, one: List) -> Position | None:
     if one.page == "first":
         return None
     query = one.query()
-    statement: Any = task_list._statement(query.status, query.sort, query.order, frozenset(query.filters), False)
-    parameters = {"the_user": user, **task_list._parameters(query)}
+    values = task_list._values(query)
+    statement: Any = task_list._statement(query.status, query.sort, query.order, frozenset(values), False)
+    parameters = {"the_user": user, **values}
     (total,) = database.rows(
         user, select(func.count().label("n")).select_from(statement.limit(None).subquery()), parameters
     )

@@ -59,6 +59,8 @@ STATUSES: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
 }
 SEARCHED = bindparam("q", type_=CodePoints)
 FILTERS: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
+    # Before version 17 PostgreSQL checks one of several values in the row, and only one that is alone in the index.
+    "the_priority": (Task.priority == bindparam("the_priority", type_=CodePoints),),
     "priority": (Task.priority == func.any(bindparam("priority", type_=postgresql.ARRAY(CodePoints))),),
     "due_from": (Task.due_date >= bindparam("due_from", type_=Instant),),
     "due_to": (Task.due_date < bindparam("due_to", type_=Instant),),
@@ -103,8 +105,9 @@ class Page(NamedTuple):
 
 def list_tasks(database: Database, user_id: str, query: Query, limit: int, after: Position | None) -> Page:
     """Return at most `limit` of the user's tasks that the query asks for, from behind `after` on."""
-    statement = _statement(query.status, query.sort, query.order, frozenset(query.filters), after is not None)
-    parameters = {"the_user": user_id, "limit": limit + 1, **_parameters(query)}
+    values = _values(query)
+    statement = _statement(query.status, query.sort, query.order, frozenset(values), after is not None)
+    parameters = {"the_user": user_id, "limit": limit + 1, **values}
     if after:
         parameters |= {"key": _key(query, after.key), "id": UUID(after.id)}
     rows = database.rows(user_id, statement, parameters)
@@ -149,9 +152,11 @@ def _due_bounds(order: str, is_continued: bool) -> dict[str, tuple[ColumnExpress
     }
 
 
-def _parameters(query: Query) -> dict[str, Any]:
+def _values(query: Query) -> dict[str, Any]:
+    """Return what each filter that applies compares with, by its name in FILTERS."""
     values = dict(query.filters)
-    values.pop("overdue", None)
+    if len(values.get("priority", ())) == 1:
+        (values["the_priority"],) = values.pop("priority")
     for name in ("due_from", "due_to"):
         if name in values:
             values[name] = instant(values[name])

@@ -63,29 +63,39 @@ def explain(database_url: str) -> Iterator[Explain]:
         database.dispose()
         with psycopg.connect(url.replace("user=tasks_api", "user=postgres"), autocommit=True) as superuser:
             superuser.execute("SET session_replication_role = replica")  # no foreign key: there are no users
+            superuser.execute("SELECT setseed(0)")  # the same tasks in each run
             superuser.execute(SEED)
             superuser.execute("VACUUM ANALYZE tasks")
         with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
 
             def explain(user: str, status: str, sort: str, order: str, filters: str, page: str) -> Plan:
                 query = Query.of(status=status, sort=sort, order=order, **FILTERS[filters])
-                statement: Any = task_list._statement(status, sort, order, frozenset(query.filters), page == "deep")
-                parameters = {"the_user": user, "limit": LIMIT, **task_list._parameters(query)}
+                values = task_list._values(query)
+                statement: Any = task_list._statement(status, sort, order, frozenset(values), page == "deep")
+                parameters = {"the_user": user, "limit": LIMIT, **values}
                 if page == "deep":
                     parameters |= {"key": KEYS[sort], "id": UUID(int=0)}
                 compiled = statement.compile(dialect=postgresql.psycopg.dialect())
                 connection.execute("SELECT set_config('app.user_id', %s, false)", (user,))
-                (plan,) = connection.execute(
-                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", compiled.construct_params(parameters)
-                ).fetchone()[0]
+                for _ in range(2):  # the first may read the catalogue besides
+                    (plan,) = connection.execute(
+                        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", compiled.construct_params(parameters)
+                    ).fetchone()[0]
                 return plan["Plan"]
 
             yield explain
 
 
+@pytest.fixture
+def in_rows(database_url: str, filters: str) -> bool:
+    """Whether PostgreSQL checks a filter in the rows: before version 17 one of several values."""
+    with psycopg.connect(database_url) as connection:
+        return connection.info.server_version < 170_000 and filters == "priorities"
+
+
 @lists
 def test_a_page_is_read_in_order_from_an_index_that_checks_the_filters(
-    explain: Explain, status: str, sort: str, order: str, filters: str, page: str
+    explain: Explain, in_rows: bool, status: str, sort: str, order: str, filters: str, page: str
 ) -> None:
     plan = explain("many", status, sort, order, filters, page)
     assert plan["Node Type"] == "Limit", plan
@@ -95,18 +105,20 @@ def test_a_page_is_read_in_order_from_an_index_that_checks_the_filters(
     assert "user_id = 'many'" in scan["Index Cond"], plan
     assert ("ROW(" in scan["Index Cond"]) == (page == "deep"), plan
     # Only the policies of row-level security are left to check in the row.
-    assert not any(column in scan["Filter"] for column in ("completed", "priority", "due_date")), plan
-    assert "Rows Removed by Filter" not in scan or scan["Rows Removed by Filter"] == 0, plan
+    checked = [column for column in ("completed", "priority", "due_date") if column in scan["Filter"]]
+    assert checked == (["priority"] if in_rows else []), plan
+    assert in_rows or scan.get("Rows Removed by Filter", 0) == 0, plan
 
 
 @pytest.mark.parametrize("user", ["few", "many"])
 @lists
 def test_a_page_is_filled_from_little_more_than_its_own_rows(
-    explain: Explain, user: str, status: str, sort: str, order: str, filters: str, page: str
+    explain: Explain, in_rows: bool, user: str, status: str, sort: str, order: str, filters: str, page: str
 ) -> None:
     plan = explain(user, status, sort, order, filters, page)
     # Each row may lie in another page of the table; the rest is of the index.
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= LIMIT + 15, plan
+    rows = LIMIT * 5 if in_rows else LIMIT  # one in two is shown
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= rows + 15, plan
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
