@@ -10,7 +10,7 @@ cursors send each part and wait for it by itself, which takes more than twice th
 
 import asyncio
 import select
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -48,12 +48,9 @@ class RoundTrip:
         self._pgconn.send_query_params(prelude, [text.encode() for text in scope])
         self._pgconn.send_query_params(query, parameters, self._transformer.types, self._transformer.formats)
         self._pgconn.pipeline_sync()
+        # What to wait for: that it can be read, and written to while there is more to send.
+        self.socket: int = self._pgconn.socket
         self.is_sending = self._pgconn.flush() == 1
-
-    @property
-    def socket(self) -> int:
-        """What to wait for: that it can be read, and written to while `is_sending`."""
-        return int(self._pgconn.socket)
 
     def proceed(self) -> bool:
         """Send and read what can be without waiting; tell whether that was all."""
@@ -132,7 +129,7 @@ class OnLoop:
     """Waits in the event loop; each call has to come from a function that runs by `greenlet_spawn`."""
 
     def __init__(self) -> None:
-        self._waiting: set[Callable[[], None]] = set()
+        self._waiting: dict[RoundTrip, asyncio.Future[None]] = {}
 
     def engine(self, parameters: Mapping[str, Any], **options: Any) -> Engine:
         """Return an engine that connects with libpq's parameters."""
@@ -148,32 +145,10 @@ class OnLoop:
 
     async def _end(self, trip: RoundTrip) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.create_future()
-        socket = trip.socket
-
-        def leave() -> None:
-            if proceed in self._waiting:
-                self._waiting.remove(proceed)
-                loop.remove_reader(socket)
-                loop.remove_writer(socket)
-
-        def proceed() -> None:
-            try:
-                is_over, failure = trip.proceed(), None
-            except psycopg.Error as error:
-                is_over, failure = True, error
-            if not is_over:
-                if not trip.is_sending:
-                    loop.remove_writer(socket)
-                return
-            leave()  # at once: libpq has closed a broken connection, and the next one may get the same descriptor
-            if not end.done():
-                end.set_exception(failure) if failure else end.set_result(None)
-
-        self._waiting.add(proceed)
-        loop.add_reader(socket, proceed)
+        self._waiting[trip] = end = loop.create_future()
+        loop.add_reader(trip.socket, self._proceed, trip)
         if trip.is_sending:
-            loop.add_writer(socket, proceed)
+            loop.add_writer(trip.socket, self._proceed, trip)
         try:
             await end
         except asyncio.CancelledError:
@@ -181,12 +156,32 @@ class OnLoop:
                 await trip.connection.cancel_safe(timeout=CANCEL_TIMEOUT)
             raise
         finally:
-            leave()
+            self._leave(trip)
+
+    def _proceed(self, trip: RoundTrip) -> None:
+        try:
+            is_over, failure = trip.proceed(), None
+        except psycopg.Error as error:
+            is_over, failure = True, error
+        if is_over:
+            # At once: libpq has closed a broken connection, and the next one may get the same descriptor.
+            end = self._leave(trip)
+            if end and not end.done():
+                end.set_exception(failure) if failure else end.set_result(None)
+        elif not trip.is_sending:
+            asyncio.get_running_loop().remove_writer(trip.socket)
+
+    def _leave(self, trip: RoundTrip) -> asyncio.Future[None] | None:
+        end = self._waiting.pop(trip, None)
+        if end:
+            end.get_loop().remove_reader(trip.socket)
+            end.get_loop().remove_writer(trip.socket)
+        return end
 
     def look_again(self) -> None:
         """Go on with every round trip: uvloop does not tell when a connection is reset right after its last bytes."""
-        for proceed in list(self._waiting):
-            proceed()
+        for trip in list(self._waiting):
+            self._proceed(trip)
 
     def cancel(self, connection: psycopg.AsyncConnection) -> None:
         """Do nothing: it ends with the task that waits for it."""

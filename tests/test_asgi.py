@@ -1,6 +1,7 @@
 """The application under other ASGI servers than uvicorn, and fed what its own middlewares do not give it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -59,6 +60,55 @@ def test_a_server_that_tells_by_a_message_alone_that_a_client_has_left_is_fine(m
             return await client.request("GET", "/api/me/export", content=b"which nobody reads")
 
     assert asyncio.run(run()).json()["tasks"] == []
+
+
+def test_requests_leave_no_work_for_garbage_collection(make_settings: Any) -> None:
+    settings: Settings = make_settings()
+    authorization = f"Bearer {sign(settings, sub='garbage')}".encode()
+    app = create_app(settings)
+
+    async def request(method: str, path: str, content: bytes = b"") -> dict[str, str]:
+        headers = [(b"host", b"test"), (b"authorization", authorization)]
+        if content:
+            headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": content}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+        await app(scope | {"scheme": "http", "server": ("test", 80), "client": ("test", 1)}, receive, send)
+        assert sent[0]["status"] < 300
+        return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+
+    async def run() -> dict[str, float]:
+        async with started(app):
+            path = (await request("POST", "/api/tasks", b'{"title": "one"}'))["location"]
+            requests = [
+                ("POST", "/api/tasks", b'{"title": "another"}'),
+                ("GET", "/api/tasks"),
+                ("GET", path),
+                ("PUT", path, b'{"title": "changed"}'),
+                ("PATCH", f"{path}/complete"),
+            ]
+            left = {}
+            for one in requests:
+                await request(*one)  # the first compiles its statement
+                gc.collect()
+                for _ in range(100):
+                    await request(*one)
+                left[" ".join(one[:2])] = gc.collect() / 100
+            return left
+
+    gc.disable()
+    try:
+        left = asyncio.run(run())
+    finally:
+        gc.enable()
+    assert {name: objects for name, objects in left.items() if objects >= 1} == {}
 
 
 def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> None:
