@@ -89,8 +89,10 @@ def explain(database_url: str) -> Iterator[Explain]:
 @pytest.fixture
 def in_rows(database_url: str, filters: str) -> bool:
     """Whether PostgreSQL checks a filter in the rows: before version 17 one of several values."""
+    if filters != "priorities":
+        return False
     with psycopg.connect(database_url) as connection:
-        return connection.info.server_version < 170_000 and filters == "priorities"
+        return connection.info.server_version < 170_000
 
 
 @lists
