@@ -102,14 +102,12 @@ def position(database: Database, user: str, one: List) -> Position | None:
     if one.page == "first":
         return None
     query = one.query()
-    values = task_list._values(query)
-    statement: Any = task_list._statement(query.status, query.sort, query.order, frozenset(values), False)
-    parameters = {"the_user": user, **values}
+    statement, parameters = task_list.select_tasks(user, query, 1, None)
     (total,) = database.rows(
         user, select(func.count().label("n")).select_from(statement.limit(None).subquery()), parameters
     )
-    (row,) = database.rows(user, statement.limit(1).offset(min(DEEP, total["n"] // 2)), parameters)
-    return task_list._position(query, row)
+    (row,) = database.rows(user, statement.offset(min(DEEP, total["n"] // 2)), parameters)
+    return task_list.position(query, row)
 
 
 def measure(database: Database, sizes: Iterable[int], rounds: int) -> dict[List, dict[int, float]]:

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     ColumnExpressionArgument,
-    Executable,
     Integer,
+    Select,
     bindparam,
     case,
     func,
@@ -27,6 +27,8 @@ from models.base import CodePoints, Instant
 from models.database import Database, read
 from models.driver import Row
 from models.task import ANSWER, THE_USER, Task, fold, instant
+
+Statement = Select[*tuple[Any, ...]]
 
 
 class Sort(NamedTuple):
@@ -105,19 +107,23 @@ class Page(NamedTuple):
 
 def list_tasks(database: Database, user_id: str, query: Query, limit: int, after: Position | None) -> Page:
     """Return at most `limit` of the user's tasks that the query asks for, from behind `after` on."""
-    values = _values(query)
-    statement = _statement(query.status, query.sort, query.order, frozenset(values), after is not None)
-    parameters = {"the_user": user_id, "limit": limit + 1, **values}
-    if after:
-        parameters |= {"key": _key(query, after.key), "id": UUID(after.id)}
-    rows = database.rows(user_id, statement, parameters)
+    rows = database.rows(user_id, *select_tasks(user_id, query, limit + 1, after))
     if len(rows) <= limit:
         return Page(rows, None)
-    return Page(rows[:limit], _position(query, rows[limit - 1]))
+    return Page(rows[:limit], position(query, rows[limit - 1]))
+
+
+def select_tasks(user_id: str, query: Query, limit: int, after: Position | None) -> tuple[Statement, dict[str, Any]]:
+    """Return the statement for at most `limit` of these tasks, and the values that it compares with."""
+    values = _values(query)
+    parameters = {"the_user": user_id, "limit": limit, **values}
+    if after:
+        parameters |= {"key": _key(query, after.key), "id": UUID(after.id)}
+    return _statement(query.status, query.sort, query.order, frozenset(values), after is not None), parameters
 
 
 @cache
-def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_continued: bool) -> Executable:
+def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_continued: bool) -> Statement:
     key: ColumnElement[Any] = getattr(SORTS[sort], order)
     conditions = FILTERS | (_due_bounds(order, is_continued) if sort == "due_date" else {})
     asked = (*STATUSES[status], *(condition for name in sorted(filters) for condition in conditions[name]))
@@ -165,7 +171,7 @@ def _values(query: Query) -> dict[str, Any]:
     return values
 
 
-def _position(query: Query, row: Row) -> Position:
+def position(query: Query, row: Row) -> Position:
     """Return where the page that ends with this row ends."""
     if query.sort == "title":
         key = fold(row["title"])

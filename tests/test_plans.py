@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy.dialects import postgresql
 
-from models import task_list
 from models.database import Database
-from models.task_list import Query
+from models.task_list import Position, Query, select_tasks
 from tests.conftest import another_database
 
 LIMIT = 21
@@ -28,7 +26,7 @@ SEED = """
         UNION ALL SELECT 'user ' || n, 100 FROM generate_series(1, 300) AS n
     ) AS owners (owner, tasks), generate_series(1, tasks) AS n
 """
-MIDDLE = datetime.fromisoformat("2026-02-20T00:00:00+00:00")
+MIDDLE = "2026-02-20T00:00:00+00:00"
 KEYS = {"created": MIDDLE, "title": "task 8", "due_date": MIDDLE}  # somewhere in the middle of the tasks
 DUE = {"due_from": "2026-01-20T00:00:00Z", "due_to": "2026-03-20T00:00:00Z"}
 FILTERS: dict[str, dict[str, Any]] = {
@@ -70,11 +68,8 @@ def explain(database_url: str) -> Iterator[Explain]:
 
             def explain(user: str, status: str, sort: str, order: str, filters: str, page: str) -> Plan:
                 query = Query.of(status=status, sort=sort, order=order, **FILTERS[filters])
-                values = task_list._values(query)
-                statement: Any = task_list._statement(status, sort, order, frozenset(values), page == "deep")
-                parameters = {"the_user": user, "limit": LIMIT, **values}
-                if page == "deep":
-                    parameters |= {"key": KEYS[sort], "id": UUID(int=0)}
+                after = Position(KEYS[sort], str(UUID(int=0))) if page == "deep" else None
+                statement, parameters = select_tasks(user, query, LIMIT, after)
                 compiled = statement.compile(dialect=postgresql.psycopg.dialect())
                 connection.execute("SELECT set_config('app.user_id', %s, false)", (user,))
                 for _ in range(2):  # the first may read the catalogue besides
