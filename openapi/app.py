@@ -74,6 +74,7 @@ HOSTS = {
 }
 SWEEP_INTERVAL = 600  # seconds
 WATCH_INTERVAL = 1  # seconds
+START_TIMEOUT = 5  # seconds that the start waits for the schema at the most
 RETRY_INTERVAL = 1  # seconds between attempts to reach a database that was away at the start
 
 
@@ -172,12 +173,14 @@ def _lifespan(
 ) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
-        migration = asyncio.create_task(_migrate(host, database))
+        attempted = asyncio.Event()
+        migration = asyncio.create_task(_migrate(host, database, attempted))
         sweep = asyncio.create_task(_sweep(host, database))
         watch = asyncio.create_task(_watch(database))
         if tokens.key_set:
             await tokens.key_set.refresh()
-        await asyncio.wait([migration], timeout=RETRY_INTERVAL)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(attempted.wait(), START_TIMEOUT)
         if is_alone:
             gc.freeze()
             gc.enable()
@@ -192,8 +195,8 @@ def _lifespan(
     return lifespan
 
 
-async def _migrate(host: Host, database: Database) -> None:
-    """Bring the schema up to date, as soon as the database can be reached."""
+async def _migrate(host: Host, database: Database, attempted: asyncio.Event) -> None:
+    """Bring the schema up to date, as soon as the database can be reached; tell when that has been tried once."""
     while True:
         try:
             await host.run(database.migrate)
@@ -206,6 +209,8 @@ async def _migrate(host: Host, database: Database) -> None:
             logger.warning("the database is not in order, trying again: %s", error)
         except Exception:
             logger.exception("the migration failed, trying again")
+        finally:
+            attempted.set()
         await asyncio.sleep(RETRY_INTERVAL)
 
 

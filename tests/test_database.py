@@ -33,7 +33,7 @@ from models.database import Database, read
 from models.driver import InThread, OnLoop
 from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
-from models.schema import HEAD
+from models.schema import HEAD, LOCK
 from models.task import create_task
 from openapi import app as app_module
 from openapi.settings import Settings
@@ -113,6 +113,48 @@ def test_a_database_that_is_away_at_the_start_is_a_503_until_it_comes(
         assert_problem(client.get("/ready"), 503, "unavailable", UNAVAILABLE)
         assert_problem(client.get("/api/tasks"), 503, "unavailable", UNAVAILABLE)
         relay.mend()
+        await_true(lambda: client.get("/ready").status_code == 200)
+        client.create()
+
+
+@pytest.fixture
+def held_schema(empty_database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection that keeps others from making the schema until it closes."""
+    with psycopg.connect(empty_database_url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        yield holder
+
+
+def test_the_start_waits_for_the_schema(
+    empty_database_url: str,
+    held_schema: psycopg.Connection,
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+) -> None:
+    with ThreadPoolExecutor() as threads:
+        threads.submit(lambda: (time.sleep(2), held_schema.close()))
+        with (
+            Server(make_settings(database_url=empty_database_url)) as server,
+            Client(server.url, conformance, token=server.token(sub="early")) as client,
+        ):
+            client.create()
+
+
+def test_the_start_does_not_wait_for_ever_for_the_schema(
+    empty_database_url: str,
+    held_schema: psycopg.Connection,
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app_module, "START_TIMEOUT", 0.1)
+    with (
+        Server(make_settings(database_url=empty_database_url)) as server,
+        Client(server.url, conformance, token=server.token(sub="early")) as client,
+    ):
+        assert client.get("/health").status_code == 200
+        assert_problem(client.post("/api/tasks", json={"title": "x"}), 503, "unavailable", UNAVAILABLE)
+        held_schema.close()
         await_true(lambda: client.get("/ready").status_code == 200)
         client.create()
 
