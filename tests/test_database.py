@@ -298,8 +298,9 @@ def test_when_all_connections_break_at_once_each_statement_finds_a_new_one(datab
             for _ in range(10):
                 other.execute("SELECT pg_advisory_lock(8)")
                 trips = [asyncio.create_task(greenlet_spawn(database.rows, "alice", locked, {})) for _ in range(8)]
-                while other.execute(f"SELECT count(*) {waiting}").fetchone() != (8,):
-                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(
+                    await_true, lambda: other.execute(f"SELECT count(*) {waiting}").fetchone() == (8,)
+                )
                 # The event loop stands still until all have ended, so that it hears of them at once.
                 other.execute(f"SELECT pg_terminate_backend(pid) {waiting}")
                 await_true(lambda: other.execute(f"SELECT count(*) {waiting}").fetchone() == (0,))
@@ -372,19 +373,14 @@ def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
 def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
     async def run() -> None:
         database = Database(database_url, on_loop=True, statement_timeout=600)
-        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
-
-            async def see(count: int) -> None:
-                while await (await other.execute(ASLEEP)).fetchone() != (count,):
-                    await asyncio.sleep(0.01)
-
+        with psycopg.connect(database_url, autocommit=True) as other:
             slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(60)"), {}))
-            await see(1)
+            await asyncio.to_thread(await_true, lambda: other.execute(ASLEEP).fetchone() == (1,))
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await slow
             # PostgreSQL confirms that the request to cancel has come before it heeds it.
-            await asyncio.wait_for(see(0), 5)
+            await asyncio.to_thread(await_true, lambda: other.execute(ASLEEP).fetchone() == (0,), 5)
         await greenlet_spawn(database.dispose)
 
     with ThreadPoolExecutor() as threads:
