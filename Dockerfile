@@ -7,9 +7,13 @@ COPY requirements.lock ./
 # they end here, since the last stage takes only what the service depends on.
 RUN pip wheel --no-cache-dir --no-deps --require-hashes --requirement requirements.lock --wheel-dir /wheels
 COPY pyproject.toml README.md LICENSE ./
+COPY server server
+COPY settings settings
 COPY openapi openapi
+COPY tokens tokens
 COPY handlers handlers
 COPY models models
+COPY postgres postgres
 RUN pip wheel --no-cache-dir --no-deps --no-index --find-links /wheels --wheel-dir /wheels .
 
 FROM python:3.13-slim

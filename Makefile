@@ -35,13 +35,13 @@ coverage: $(READY) ## List the lines and branches that no test reaches, those un
 	$(BIN)/coverage report
 
 mutate: $(READY) ## Change the contract in every way and see that the tests notice; SAMPLE=40 for some
-	$(BIN)/python -m tests.mutate $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
+	$(BIN)/python -m tools.mutate $(if $(SAMPLE),--sample $(SAMPLE)) --workers $(WORKERS)
 
 fuzz: $(READY) ## Fuzz the server on both hosts; EXAMPLES=1000 for longer, SEED=1 for the same again
-	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tools.fuzz --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))
 
 replay: $(READY) ## Send the failures of a record again: RECORD=build/fuzz/asgi-1, or one file of its crashes
-	$(BIN)/python -m tests.fuzz --replay $(or $(RECORD),$(error Say which: make replay RECORD=build/fuzz/asgi-1))
+	$(BIN)/python -m tools.fuzz --replay $(or $(RECORD),$(error Say which: make replay RECORD=build/fuzz/asgi-1))
 
 lint: $(READY) ## Check style, types and the contract
 	$(BIN)/ruff check .
@@ -62,7 +62,7 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 audit: $(READY) ## Look for known vulnerabilities in the locked packages
-	@$(BIN)/python -m tests.audit
+	@$(BIN)/python -m tools.audit
 
 bench: $(BENCH_READY) ## Measure the service against others, in twenty minutes (needs wrk); OPTIONS="--help" tells more
 	$(BIN)/python -m bench $(OPTIONS)

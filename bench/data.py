@@ -15,8 +15,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from models.database import Database
-from tests.postgres import Postgres
+from postgres.database import Database
+from tests.support.postgres import Postgres
 
 USERS = 200
 TASKS = 100  # of each user, every other one pending

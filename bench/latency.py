@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models import embedded
-from openapi.settings import Settings
-from tests.relay import Relay
-from tests.server import ServerProcess, sign
+from postgres import embedded
+from settings.settings import Settings
+from tests.support.relay import Relay
+from tests.support.server import ServerProcess, sign
 
 SECRET = "a-secret-for-the-benchmark-only-32-bytes"
 TASKS = 1000

@@ -23,9 +23,9 @@ import psycopg
 from sqlalchemy import func, select
 
 from models import task_list
-from models.database import Database
 from models.task_list import Position, Query
-from tests.postgres import Postgres
+from postgres.database import Database
+from tests.support.postgres import Postgres
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

@@ -33,7 +33,7 @@ class Peer(NamedTuple):
 
 
 def _serve(port: int) -> list[str]:
-    return [sys.executable, "-m", "openapi", "serve", "--port", str(port)]
+    return [sys.executable, "-m", "server", "serve", "--port", str(port)]
 
 
 def _uvicorn(module: str) -> Callable[[int], list[str]]:

@@ -1,6 +1,6 @@
 """What load balancers and supervisors ask."""
 
-from models.database import Database
+from postgres.database import Database
 
 
 async def health() -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from handlers.encoding import to_json
 from models import me
-from models.database import Database
-from models.driver import Row
+from postgres.database import Database
+from postgres.driver import Row
 
 # Makes a streamed answer of JSON in chunks and headers; each host of the application has its own kind.
 Stream = Callable[[Iterator[bytes], dict[str, str]], Any]

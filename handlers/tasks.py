@@ -9,8 +9,8 @@ from typing import Any
 from handlers.conditions import entity_tag, is_current, precondition
 from handlers.pages import Cursors, next_link
 from models import idempotency, task, task_list
-from models.database import Database
-from models.driver import Row
+from postgres.database import Database
+from postgres.driver import Row
 
 Body = dict[str, Any]
 Answer = tuple[Any, int, dict[str, str]]

@@ -30,10 +30,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
-from models.database import Database, read
-from models.driver import Row
 from models.errors import ConstraintViolated, KeyInUse, KeyReused, LockTimeout
 from models.task import ANSWER, INSERT, NEW_USER, columns, owner, placeholders
+from postgres.database import Database, read
+from postgres.driver import Row
 
 LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3

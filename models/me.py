@@ -7,11 +7,11 @@ from uuid import UUID
 from sqlalchemy import Integer, bindparam, delete, func, not_, select
 
 from models.base import CodePoints
-from models.database import Database, read
-from models.driver import Row
 from models.idempotency import IdempotencyKey, as_answered
 from models.task import ANSWER, THE_USER, Task, utc
 from models.user import User
+from postgres.database import Database, read
+from postgres.driver import Row
 
 BATCH = 500  # rows that an export holds in memory at the most
 ERASURE_TIMEOUT = 120.0  # seconds; an erasure takes as long as the user has tasks

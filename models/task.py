@@ -38,10 +38,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
-from models.database import Database, read
-from models.driver import Row
 from models.errors import ConstraintViolated, TaskForbidden, TaskNotFound, VersionMismatch
 from models.user import User
+from postgres.database import Database, read
+from postgres.driver import Row
 
 # As PostgreSQL prints it, or the comparison of models and schema would see a difference.
 DUE_OR = "\nCASE\n    WHEN due_date IS NULL THEN '{end}'::timestamp with time zone\n    ELSE due_date\nEND"

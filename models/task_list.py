@@ -24,9 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from models.base import CodePoints, Instant
-from models.database import Database, read
-from models.driver import Row
 from models.task import ANSWER, THE_USER, Task, fold, instant
+from postgres.database import Database, read
+from postgres.driver import Row
 
 Statement = Select[*tuple[Any, ...]]
 

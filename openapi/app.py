@@ -24,12 +24,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from handlers.encoding import to_json
-from handlers.key_set import KeySet
 from handlers.me import Stream
 from handlers.pages import Cursors
-from handlers.security import TokenVerifier
-from models import embedded, idempotency
-from models.database import Database
+from models import idempotency
 from models.errors import DatabaseUnavailable, RoleUnbound
 from openapi.contract import Contract
 from openapi.documentation import Documentation
@@ -37,8 +34,12 @@ from openapi.middleware import Compression, Cors, Guard, HeadGuard, Queue, Reque
 from openapi.operation import OnLoopApp, Routing
 from openapi.problems import answer
 from openapi.rate_limit import RateLimit, RateLimiter
-from openapi.settings import Settings
 from openapi.validation import VALIDATORS, RequestValidation, check_supported
+from postgres import embedded
+from postgres.database import Database
+from settings.settings import Settings
+from tokens.key_set import KeySet
+from tokens.verifier import TokenVerifier
 
 logger = logging.getLogger(__name__)
 

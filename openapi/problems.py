@@ -10,9 +10,7 @@ from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
 
 from handlers.conditions import entity_tag
-from handlers.key_set import KeysUnavailable
 from handlers.pages import InvalidCursor
-from handlers.security import InvalidToken
 from models.errors import (
     DatabaseUnavailable,
     KeyInUse,
@@ -21,6 +19,8 @@ from models.errors import (
     TaskNotFound,
     VersionMismatch,
 )
+from tokens.key_set import KeysUnavailable
+from tokens.verifier import InvalidToken
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from models import embedded
-from models.database import Database
 from openapi.contract import Contract
-from openapi.settings import Settings
-from tests.client import Client, Conformance
-from tests.pooler import pooler
-from tests.server import Server
+from postgres import embedded
+from postgres.database import Database
+from settings.settings import Settings
+from tests.support.client import Client, Conformance
+from tests.support.pooler import pooler
+from tests.support.server import Server
 
 SECRET = "a-secret-for-tests-that-is-long-enough"
 HOSTS = ("asgi", "flask")

@@ -12,10 +12,8 @@ from sqlalchemy import Boolean, Column, DateTime, Integer, Uuid, text
 
 from handlers.conditions import MAX_VERSION
 from handlers.me import ATTACHMENT
-from handlers.security import MAX_CLAIM_LENGTH, MAX_SUBJECT_LENGTH
 from models import idempotency
 from models.base import Base
-from models.database import Database
 from models.idempotency import IdempotencyKey
 from models.task import Task
 from models.user import User
@@ -24,10 +22,12 @@ from openapi.contract import Contract
 from openapi.middleware import SANE_REQUEST_ID
 from openapi.problems import MAX_ECHO, MAX_ERRORS
 from openapi.rate_limit import WINDOW
-from openapi.settings import Settings
 from openapi.validation import CompiledSchema
-from tests.client import Client, Conformance
-from tests.server import Server
+from postgres.database import Database
+from settings.settings import Settings
+from tests.support.client import Client, Conformance
+from tests.support.server import Server
+from tokens.verifier import MAX_CLAIM_LENGTH, MAX_SUBJECT_LENGTH
 
 MAX_INTEGER = 2**31 - 1  # of PostgreSQL's type integer, and of what every client can count with
 

@@ -12,9 +12,9 @@ import pytest
 from openapi.app import create_app
 from openapi.contract import Contract
 from openapi.middleware import Queue, RequestContext
-from openapi.settings import Settings
+from settings.settings import Settings
 from tests.conftest import HOSTS
-from tests.server import sign
+from tests.support.server import sign
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.audit import NOTHING, verdict
+from tools.audit import NOTHING, verdict
 
 CLEAN = {"name": "click", "version": "8.4.0", "vulns": []}
 VULNERABLE = {

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from handlers.key_set import COOL_DOWN
-from openapi.settings import Settings
-from tests.client import Client, Conformance
-from tests.server import ROOT, Server
+from settings.settings import Settings
+from tests.support.client import Client, Conformance
+from tests.support.server import ROOT, Server
+from tokens.key_set import COOL_DOWN
 
 ISSUER = ROOT / "tests" / "issuer"
 ALGORITHMS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"]

@@ -14,10 +14,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from openapi.contract import Contract
-from openapi.settings import Settings
-from tests.client import Client, Conformance
+from settings.settings import Settings
 from tests.conftest import HOSTS
-from tests.server import Server
+from tests.support.client import Client, Conformance
+from tests.support.server import Server
 
 OPERATIONS = len(Contract().templates)
 ARGUMENTS = [

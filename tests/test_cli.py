@@ -22,15 +22,15 @@ import uvicorn
 from click.testing import CliRunner, Result
 from connexion import FlaskApp
 
-from models.database import Database
 from models.schema import HEAD
 from openapi.app import create_app
-from openapi.cli import main
 from openapi.operation import OnLoopApp
-from openapi.settings import Settings
-from tests.client import Client, Conformance
+from postgres.database import Database
+from server.cli import main
+from settings.settings import Settings
 from tests.conftest import SECRET
-from tests.server import ROOT, Server, ServerProcess
+from tests.support.client import Client, Conformance
+from tests.support.server import ROOT, Server, ServerProcess
 
 COMMANDS = {"serve", "token", "migrate", "check"}
 DAY = 24 * 60 * 60
@@ -66,7 +66,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr("uvicorn.run", lambda **options: asked.update(options))
     monkeypatch.setattr("uvicorn.Config.bind_socket", lambda _: socket.socket())
-    monkeypatch.setattr("openapi.server.Multiprocess", Workers)
+    monkeypatch.setattr("server.processes.Multiprocess", Workers)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for name in ("DATABASE_URL", "HOST"):  # so that what `serve` sets ends with the test
         monkeypatch.setenv(name, "")
@@ -84,7 +84,7 @@ def closed_port() -> int:
 def process(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own until it ends."""
     return subprocess.run(
-        [sys.executable, "-m", "openapi", *arguments],
+        [sys.executable, "-m", "server", *arguments],
         cwd=directory,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
@@ -483,7 +483,7 @@ def test_a_port_that_another_server_has_is_refused(tmp_path: Path, database_url:
 
 
 def test_the_process_that_watches_over_workers_imports_neither_connexion_nor_sqlalchemy() -> None:
-    code = "import sys, openapi.cli; print({'connexion', 'sqlalchemy', 'jwt'} & set(sys.modules))"
+    code = "import sys, server.cli; print({'connexion', 'sqlalchemy', 'jwt'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT) == "set()\n"
 
 

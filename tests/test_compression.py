@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from tests.client import Client
-from tests.server import Server
+from tests.support.client import Client
+from tests.support.server import Server
 
 
 def body_as_sent(client: Client, path: str, accept: str) -> tuple[httpx.Headers, bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 WRITES: list[tuple[str, str, dict[str, Any]]] = [
     ("PUT", "/api/tasks/{}", {"json": {"title": "changed"}}),

@@ -14,7 +14,7 @@ from connexion.utils import get_function_from_name
 from openapi.contract import Contract
 from openapi.problems import DOMAIN_ERRORS, FRAMEWORK_ERRORS, INTERNAL_ERROR, NO_PATH
 from openapi.validation import FORMATS, CompiledSchema, check_supported
-from tests.client import TITLES, Conformance
+from tests.support.client import TITLES, Conformance
 
 IDENTIFIERS = list(Contract().templates)
 SCHEMA = re.compile(r"/(schema|items|properties/[^/]+|components/schemas/[^/]+)$")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from openapi.contract import Contract
-from tests.client import Client
+from tests.support.client import Client
 
 ORIGIN = "http://localhost:3000"
 OTHER_ORIGIN = "http://localhost:3001"

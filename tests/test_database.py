@@ -26,21 +26,21 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
 from sqlalchemy.util import greenlet_spawn
 
-from models import database as database_module
-from models import embedded
 from models.base import Base
-from models.database import Database, read
-from models.driver import InThread, OnLoop
 from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
 from models.schema import HEAD, LOCK
 from models.task import create_task
 from openapi import app as app_module
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from postgres import database as database_module
+from postgres import embedded
+from postgres.database import Database, read
+from postgres.driver import InThread, OnLoop
+from settings.settings import Settings
 from tests.conftest import HOSTS, SECRET
-from tests.relay import Relay
-from tests.server import ROOT, Server, ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.relay import Relay
+from tests.support.server import ROOT, Server, ServerProcess, sign
 from tests.test_limits import connect
 
 UNAVAILABLE = "The database cannot be reached or is too busy. Try again."
@@ -208,7 +208,7 @@ def test_four_workers_that_start_at_once_on_an_empty_database_all_come_up(
 
 
 def test_many_processes_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
-    command = [sys.executable, "-m", "openapi", "migrate"]
+    command = [sys.executable, "-m", "server", "migrate"]
     environment = os.environ | {"DATABASE_URL": empty_database_url, "BETTER_AUTH_SECRET": SECRET}
     processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(4)]
     assert [process.wait(timeout=60) for process in processes] == [0] * 4

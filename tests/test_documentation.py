@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from openapi.contract import CONTRACT
-from tests.client import Client, assert_problem
-from tests.server import Server
+from tests.support.client import Client, assert_problem
+from tests.support.server import Server
 
 NOT_FOUND = (404, "path_not_found", "There is nothing at this path. The documentation is at /docs.")
 ONLY_READ = (405, "method_not_allowed", "This path allows GET, HEAD.")

@@ -13,14 +13,14 @@ import httpx
 import psycopg
 import pytest
 
-from models.database import Database
 from openapi import middleware
 from openapi.contract import Contract
-from openapi.settings import Settings
-from tests.client import GENERAL_HEADERS, Client, Conformance
+from postgres.database import Database
+from settings.settings import Settings
 from tests.conftest import HOSTS
-from tests.relay import Relay
-from tests.server import Server
+from tests.support.client import GENERAL_HEADERS, Client, Conformance
+from tests.support.relay import Relay
+from tests.support.server import Server
 
 LIMIT = 5  # requests a minute of each user
 TITLE = {"json": {"title": "x"}}

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from settings.settings import Settings
 from tests.conftest import HOSTS, SECRET
-from tests.postgres import Postgres
-from tests.server import Server, ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.postgres import Postgres
+from tests.support.server import Server, ServerProcess, sign
 from tests.test_database import UNAVAILABLE, await_true
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from models.database import Database
 from openapi.problems import NO_PATH
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
-from tests.server import Server
+from postgres.database import Database
+from settings.settings import Settings
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server
 
 DETAIL = "The server failed to answer. The fault is in its log under this request's id."
 

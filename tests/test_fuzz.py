@@ -9,11 +9,11 @@ import pytest
 
 from handlers import tasks
 from handlers.tasks import Answer, get_task
-from models.database import Database
 from models.errors import TaskForbidden
-from openapi.settings import Settings
-from tests.fuzz import IDENTITIES, Target
-from tests.server import Server
+from postgres.database import Database
+from settings.settings import Settings
+from tests.support.server import Server
+from tools.fuzz import IDENTITIES, Target
 
 EXAMPLES = 25
 

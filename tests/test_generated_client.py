@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from openapi.contract import CONTRACT, Contract
-from tests.server import ROOT, Server
+from tests.support.server import ROOT, Server
 
 GUIDE = ROOT / "docs" / "frontend.md"
 EXAMPLE = re.compile(r"^```ts\n// (lib/[a-z-]+\.ts)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

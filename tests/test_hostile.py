@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.client import Client, assert_problem
-from tests.server import Server
+from tests.support.client import Client, assert_problem
+from tests.support.server import Server
 from tests.test_documentation import NOT_FOUND
 from tests.test_input import DATE_RULE
 from tests.test_limits import connect, everything, problem

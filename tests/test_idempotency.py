@@ -15,12 +15,12 @@ import pytest
 from sqlalchemy import text
 
 from models import idempotency
-from models.database import Database
 from models.errors import DatabaseUnavailable
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from postgres.database import Database
+from settings.settings import Settings
 from tests.conftest import SECRET
-from tests.server import Server, ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server, ServerProcess, sign
 
 BODY = {"title": "once", "due_date": "2026-12-01T10:00:00.5+01:00"}
 

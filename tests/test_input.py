@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from openapi.contract import Contract
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
-from tests.server import Server
+from settings.settings import Settings
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server
 
 VALID = {"title": "A task"}
 TITLE_RULE = "must be text that is not only blanks and has no NUL character"

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 
-from models.database import Database
 from models.task import PROBE, Task
 from models.user import User
-from tests.client import Client
+from postgres.database import Database
+from tests.support.client import Client
 
 
 def test_a_statement_without_a_user_condition_sees_only_the_callers_rows(

@@ -15,12 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
-from handlers.key_set import COOL_DOWN, MAX_AGE, MAX_SIZE, REFRESH_AGE, KeySet, KeysUnavailable, parse
-from handlers.security import InvalidToken, TokenVerifier
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from settings.settings import Settings
 from tests.conftest import HOSTS, SECRET
-from tests.server import Server
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server
+from tokens.key_set import COOL_DOWN, MAX_AGE, MAX_SIZE, REFRESH_AGE, KeySet, KeysUnavailable, parse
+from tokens.verifier import InvalidToken, TokenVerifier
 
 GENERATE: dict[str, Callable[[], Any]] = {
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
@@ -389,7 +389,7 @@ def test_an_unknown_key_is_neither_accepted_nor_refused_while_the_issuer_is_away
 
 
 def test_a_fetch_that_hangs_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.key_set.FETCH_TIMEOUT", 0.1)
+    monkeypatch.setattr("tokens.key_set.FETCH_TIMEOUT", 0.1)
     source.delay = 60
 
     async def run() -> None:

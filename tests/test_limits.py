@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from openapi import middleware, protocol
-from openapi.settings import Settings
-from tests.client import Client, assert_problem
+from openapi import middleware
+from server import http_protocol as protocol
+from settings.settings import Settings
 from tests.conftest import HOSTS
-from tests.server import Server
+from tests.support.client import Client, assert_problem
+from tests.support.server import Server
 
 SECONDS = 0.4  # that a request may take here
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from openapi.contract import CONTRACT, Contract
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 PLACE = CONTRACT.relative_to(ROOT)
 Document = dict[str, Any]

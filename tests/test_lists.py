@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 WORDS = (
     "apple",

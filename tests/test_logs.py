@@ -14,13 +14,13 @@ import psycopg
 import pytest
 from starlette.responses import Response
 
-from models.database import Database
 from openapi.contract import Contract
 from openapi.middleware import RequestContext
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from postgres.database import Database
+from settings.settings import Settings
 from tests.conftest import SECRET
-from tests.server import ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import ServerProcess, sign
 
 LINE = re.compile(
     r"(?P<method>\S+) (?P<template>\S+) (?P<status>\d+) (?P<duration>\d+\.\d)ms user=(?P<user>.+) request=(?P<id>\S+)"

@@ -9,11 +9,11 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
-from openapi.settings import Settings
-from tests.client import Client, assert_problem
+from postgres.database import Database
+from settings.settings import Settings
 from tests.conftest import SECRET
-from tests.server import ServerProcess, sign
+from tests.support.client import Client, assert_problem
+from tests.support.server import ServerProcess, sign
 from tests.test_lists import insert_many
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.client import Client, Conformance, assert_problem
-from tests.server import Server
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server
 from tests.test_lists import DATES, DESCRIPTIONS, FILTERS, ORDERS, WORDS, expected, walk
 
 STEPS_OF_AN_EXAMPLE = 50

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy.dialects import postgresql
 
-from models.database import Database
 from models.task_list import Position, Query, select_tasks
+from postgres.database import Database
 from tests.conftest import another_database
 
 LIMIT = 21

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from openapi.settings import Settings
-from tests.client import Client, Conformance
-from tests.server import Server
+from settings.settings import Settings
+from tests.support.client import Client, Conformance
+from tests.support.server import Server
 
 
 def test_users_who_share_pooled_connections_see_only_their_own_tasks(

@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from openapi import rate_limit
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from settings.settings import Settings
 from tests.conftest import HOSTS, SECRET
-from tests.server import Server, ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server, ServerProcess, sign
 
 LIMIT = 5
 DETAIL = f"You sent more than {LIMIT} requests in 60 seconds. Try again later."

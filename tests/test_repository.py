@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.mutate import every_mutant
-from tests.server import ROOT
-from tests.survivors import SURVIVORS
+from tests.support.server import ROOT
+from tools.mutate import every_mutant
+from tools.survivors import SURVIVORS
 
 MAX_SIZE = 1_000_000  # bytes
 

@@ -20,12 +20,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from models.database import Database
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from postgres.database import Database
+from settings.settings import Settings
 from tests.conftest import HOSTS, SECRET
-from tests.postgres import USER, Postgres
-from tests.server import Server, ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.postgres import USER, Postgres
+from tests.support.server import Server, ServerProcess, sign
 from tests.test_database import UNAVAILABLE, await_true
 
 HANGING = 30  # seconds; how fast it is depends on the machine, and the figure is printed

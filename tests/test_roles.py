@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from openapi.cli import main
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from server.cli import main
+from settings.settings import Settings
 from tests.conftest import HOSTS, SECRET, another_database
-from tests.server import Server, ServerProcess, sign
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server, ServerProcess, sign
 from tests.test_database import UNAVAILABLE, await_true
 
 IDENTIFIER = "8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"

@@ -8,13 +8,13 @@ import httpx
 import psycopg
 import pytest
 
-from models.driver import InThread, RoundTrip
 from openapi.contract import Contract
-from openapi.settings import Settings
-from tests.client import Client
+from postgres.driver import InThread, RoundTrip
+from settings.settings import Settings
 from tests.conftest import HOSTS
-from tests.relay import Relay
-from tests.server import Server
+from tests.support.client import Client
+from tests.support.relay import Relay
+from tests.support.server import Server
 
 TITLE = {"title": "A task"}
 STALE = {"If-Match": '"99"'}

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.client import Client
 from tests.conftest import SECRET
-from tests.server import ServerProcess
+from tests.support.client import Client
+from tests.support.server import ServerProcess
 
 REQUESTS = [
     ("GET", "/api/tasks", {}),

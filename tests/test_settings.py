@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from openapi.settings import InvalidSettings, Settings
-from tests.server import ROOT
+from settings.settings import InvalidSettings, Settings
+from tests.support.server import ROOT
 
 NAMES = [one.metadata["name"] for one in dataclasses.fields(Settings)]
 SECRET = "a-secret-of-more-than-thirty-two-bytes"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 FULL = {
     "title": "Water the plants",

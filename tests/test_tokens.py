@@ -16,13 +16,13 @@ import httpx
 import jwt
 import pytest
 
-from handlers.key_set import KeySet
-from handlers.security import LEEWAY, InvalidToken, TokenVerifier
 from openapi.app import token_verifier
-from openapi.settings import Settings
-from tests.client import Client, Conformance, assert_problem
+from settings.settings import Settings
 from tests.conftest import SECRET
-from tests.server import Server
+from tests.support.client import Client, Conformance, assert_problem
+from tests.support.server import Server
+from tokens.key_set import KeySet
+from tokens.verifier import LEEWAY, InvalidToken, TokenVerifier
 
 OPERATIONS = [
     ("GET", "/api/tasks"),
@@ -330,7 +330,7 @@ def test_a_remembered_token_says_nothing_about_one_with_another_signature(
 def test_no_more_than_some_tokens_are_remembered(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.security.REMEMBERED", 3)
+    monkeypatch.setattr("tokens.verifier.REMEMBERED", 3)
     tokens = token_verifier(make_settings())
     for number in range(5):
         asyncio.run(tokens.verify(tokens.sign({"sub": f"user {number}"}, lifetime=60)))

@@ -17,10 +17,10 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import BinaryExpression, Case, Column, true
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from models.database import PRELUDE, Database
-from openapi.settings import Settings
-from tests.client import Client, Conformance
-from tests.server import Server
+from postgres.database import PRELUDE, Database
+from settings.settings import Settings
+from tests.support.client import Client, Conformance
+from tests.support.server import Server
 from tests.test_database import await_true
 
 OWNERS = {("tasks", "user_id"), ("idempotency_keys", "user_id"), ("users", "id")}
@@ -203,7 +203,7 @@ def test_without_conditions_and_row_level_security_every_operation_leaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Shows that the test above can fail: the service is made to accept a role that no policy binds.
-    monkeypatch.setattr("models.database._unbound", lambda _row: None)
+    monkeypatch.setattr("postgres.database._unbound", lambda _row: None)
     url = make_conninfo(empty_database_url, user="postgres")
     with Server(make_settings(database_url=url)) as server, ExitStack() as clients:
 
@@ -292,7 +292,7 @@ def test_a_pooled_connection_never_carries_one_user_to_the_next(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.database.PRELUDE", GUARD)
+    monkeypatch.setattr("postgres.database.PRELUDE", GUARD)
     # Behind the pooler the service has more connections than the pooler: what they carried would go to others.
     url, size = (database_url, 2) if way == "direct" else (request.getfixturevalue("pooler_url"), 4)
     settings = make_settings(database_url=url, database_pool_size=size, statement_timeout=0.25)

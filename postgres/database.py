@@ -18,9 +18,9 @@ from sqlalchemy import ClauseElement, Connection, Executable, event
 from sqlalchemy.dialects import postgresql
 
 from models import schema
-from models.availability import GRANT, available, first_line
-from models.driver import Driver, InThread, OnLoop, RoundTrip, Row, await_socket
 from models.errors import ConnectionBroken, DatabaseUnavailable, RoleUnbound
+from postgres.availability import GRANT, available, first_line
+from postgres.driver import Driver, InThread, OnLoop, RoundTrip, Row, await_socket
 
 AnExecutable = TypeVar("AnExecutable", bound=Executable)
 

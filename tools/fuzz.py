@@ -17,10 +17,10 @@ from pathlib import Path
 
 import click
 
-from models import embedded
-from models.database import Database
-from openapi.settings import Settings
-from tests.server import ROOT, ServerProcess, sign
+from postgres import embedded
+from postgres.database import Database
+from settings.settings import Settings
+from tests.support.server import ROOT, ServerProcess, sign
 
 RECORDS = ROOT / "build" / "fuzz"
 HOSTS = ("asgi", "flask")

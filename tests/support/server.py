@@ -14,10 +14,10 @@ import httpx
 import uvicorn
 
 from openapi.app import create_app, token_verifier
-from openapi.protocol import HttpProtocol
-from openapi.settings import Settings
+from server.http_protocol import HttpProtocol
+from settings.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 INHERITED = re.compile("PATH|HOME|SYSTEMROOT|COVERAGE_.*")
 
 
@@ -55,7 +55,7 @@ class ServerProcess:
     """Runs `tasks-api serve` in a process of its own, with nothing in its environment but what is given."""
 
     def __init__(self, *arguments: str, directory: Path, **environment: str) -> None:
-        self._command = [sys.executable, "-m", "openapi", "serve", "--port", "0", *arguments]
+        self._command = [sys.executable, "-m", "server", "serve", "--port", "0", *arguments]
         inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
         self._environment = inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environment
         self._directory = directory

@@ -7,7 +7,7 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from openapi.settings import Settings
+from settings.settings import Settings
 
 # psycopg cannot wait in the event loop that is usual on Windows.
 EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
@@ -45,7 +45,7 @@ def run(settings: Settings, port: int, *, reload: bool) -> None:
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": SHUTDOWN,
-        "http": "openapi.protocol:HttpProtocol",
+        "http": "server.http_protocol:HttpProtocol",
         "loop": EVENT_LOOP,
         "ws": "none",
         "forwarded_allow_ips": list(settings.forwarded_allow_ips),

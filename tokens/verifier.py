@@ -13,7 +13,7 @@ import jwt
 from connexion.lifecycle import ConnexionRequest
 from jwt.utils import base64url_decode
 
-from handlers.key_set import ALGORITHMS, Key, KeySet
+from tokens.key_set import ALGORITHMS, Key, KeySet
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
-"""Change the contract in every way that `tests/mutants.py` knows, and see that the behaviour tests notice.
+"""Change the contract in every way that `tools/mutants.py` knows, and see that the behaviour tests notice.
 
-    python -m tests.mutate [--sample N] [--seed TEXT] [--only TEXT] [--workers N]
+    python -m tools.mutate [--sample N] [--seed TEXT] [--only TEXT] [--workers N]
 
 The contract file is changed for everything that reads it: the application, which is started on it, and what checks
 its answers. No test of the selection compares the file with a copy of itself. Each mutant gets a process, forked after
 the tests were collected, and a database of its own; its tests run until one fails, first those that killed mutants
-close to it. Exits with 1 when a mutant survives that `tests/survivors.py` does not explain, and when one of those that
+close to it. Exits with 1 when a mutant survives that `tools/survivors.py` does not explain, and when one of those that
 it explains is killed or does not exist any more.
 """
 
@@ -33,13 +33,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import openapi.contract
-from models import embedded
-from models.database import Database
 from openapi.contract import METHODS, Contract
-from tests.client import Conformance
-from tests.mutants import Mutant, mutants
-from tests.server import ROOT
-from tests.survivors import SURVIVORS
+from postgres import embedded
+from postgres.database import Database
+from tests.support.client import Conformance
+from tests.support.server import ROOT
+from tools.mutants import Mutant, mutants
+from tools.survivors import SURVIVORS
 
 # Those that ask the service what the contract is about, on one host.
 FILES = [
@@ -300,7 +300,7 @@ class Run:
         stale += [f"{name}, which is no mutant" for name in set(SURVIVORS) - {one.name for one in every_mutant()}]
         print(
             f"{len(self.killers)} of {len(names)} mutants killed, {self.refused} of them at the start of the service; "
-            f"{len(explained)} survived for a reason in tests/survivors.py, {len(unexplained)} without one; "
+            f"{len(explained)} survived for a reason in tools/survivors.py, {len(unexplained)} without one; "
             f"{time.monotonic() - self.started:.0f} s"
         )
         for name in unexplained:

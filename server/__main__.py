@@ -1,10 +1,10 @@
-"""The process of `tasks-api` and of `python -m openapi`."""
+"""The process of `tasks-api` and of `python -m server`."""
 
 import gc
 
 gc.disable()  # until the application has started; next to nothing of what an import makes is garbage
 
-from openapi.cli import main  # noqa: E402
+from server.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from models import embedded
 from models.errors import DatabaseUnavailable
-from openapi import server
-from openapi.settings import InvalidSettings, Settings
+from postgres import embedded
+from server import processes
+from settings.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:
-    from handlers.security import TokenVerifier
-    from models.database import Database
+    from postgres.database import Database
+    from tokens.verifier import TokenVerifier
 
 DAY = 24 * 60 * 60  # seconds
 
@@ -71,7 +71,7 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
         click.echo(f"Documentation: http://{shown}:{port}/docs")
         token = _tokens(settings).sign({"sub": "demo"}, DAY)
         click.echo(f"A token for the user demo, valid for a day: {token}")
-    server.run(settings, port, reload=reload)
+    processes.run(settings, port, reload=reload)
 
 
 @main.command()
@@ -81,7 +81,7 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
 @click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Seconds until it expires.")
 def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
     """Print a token signed with the configured secret."""
-    from handlers.security import InvalidToken
+    from tokens.verifier import InvalidToken
 
     tokens = _tokens(Settings.load())
     try:
@@ -145,7 +145,7 @@ def _tokens(settings: Settings) -> "TokenVerifier":
 
 @contextmanager
 def _database(settings: Settings) -> Iterator["Database"]:
-    from models.database import Database
+    from postgres.database import Database
 
     database = Database(_database_url(settings))
     try:

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, and one round trip a statement."""

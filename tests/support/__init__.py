@@ -1,0 +1,1 @@
+"""What the tests share: clients, servers, and the real parts that they talk to."""
