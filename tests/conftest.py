@@ -5,10 +5,8 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from openapi.contract import Contract
@@ -16,13 +14,10 @@ from postgres import embedded
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
+from tests.support.hosts import HOSTS
 from tests.support.pooler import pooler
-from tests.support.server import Server
-
-SECRET = "a-secret-for-tests-that-is-long-enough"
-HOSTS = ("asgi", "flask")
-
-missing: dict[str, int] = {}
+from tests.support.postgres import another_database
+from tests.support.server import SECRET, Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,17 +57,6 @@ def database(database_url: str) -> Iterator[Database]:
     database.migrate()
     yield database
     database.dispose()
-
-
-@contextmanager
-def another_database(database_url: str) -> Iterator[str]:
-    """Make another database on the same server, without a schema."""
-    name = f"empty_{secrets.token_hex(4)}"
-    administrator = database_url.replace("user=tasks_api", "user=postgres")
-    with psycopg.connect(administrator, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} OWNER tasks_api")
-        yield database_url.replace("dbname=tasks_api", f"dbname={name}")
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

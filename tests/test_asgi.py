@@ -13,7 +13,7 @@ from openapi.app import create_app
 from openapi.contract import Contract
 from openapi.middleware import Queue, RequestContext
 from settings.settings import Settings
-from tests.conftest import HOSTS
+from tests.support.hosts import HOSTS
 from tests.support.server import sign
 
 

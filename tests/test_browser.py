@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from openapi.contract import Contract
 from settings.settings import Settings
-from tests.conftest import HOSTS
 from tests.support.client import Client, Conformance
+from tests.support.hosts import HOSTS
 from tests.support.server import Server
 
 OPERATIONS = len(Contract().templates)

@@ -28,9 +28,8 @@ from openapi.operation import OnLoopApp
 from postgres.database import Database
 from server.cli import main
 from settings.settings import Settings
-from tests.conftest import SECRET
 from tests.support.client import Client, Conformance
-from tests.support.server import ROOT, Server, ServerProcess
+from tests.support.server import ROOT, SECRET, Server, ServerProcess
 
 COMMANDS = {"serve", "token", "migrate", "check"}
 DAY = 24 * 60 * 60

@@ -37,23 +37,16 @@ from postgres import embedded
 from postgres.database import Database, read
 from postgres.driver import InThread, OnLoop
 from settings.settings import Settings
-from tests.conftest import HOSTS, SECRET
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.hosts import HOSTS
+from tests.support.problems import UNAVAILABLE
+from tests.support.raw import connect
 from tests.support.relay import Relay
-from tests.support.server import ROOT, Server, ServerProcess, sign
-from tests.test_limits import connect
+from tests.support.server import ROOT, SECRET, Server, ServerProcess, sign
+from tests.support.waiting import await_true
 
-UNAVAILABLE = "The database cannot be reached or is too busy. Try again."
 # How many statements sleep for a minute. What is merely active may be too young to be cancelled.
 ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND wait_event = 'PgSleep'"
-
-
-def await_true(condition: Callable[[], bool], timeout: float = 20) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import yaml
 
 from openapi.contract import CONTRACT
 from tests.support.client import Client, assert_problem
+from tests.support.problems import NOT_FOUND
 from tests.support.server import Server
 
-NOT_FOUND = (404, "path_not_found", "There is nothing at this path. The documentation is at /docs.")
 ONLY_READ = (405, "method_not_allowed", "This path allows GET, HEAD.")
 
 

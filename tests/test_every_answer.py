@@ -17,8 +17,8 @@ from openapi import middleware
 from openapi.contract import Contract
 from postgres.database import Database
 from settings.settings import Settings
-from tests.conftest import HOSTS
 from tests.support.client import GENERAL_HEADERS, Client, Conformance
+from tests.support.hosts import HOSTS
 from tests.support.relay import Relay
 from tests.support.server import Server
 

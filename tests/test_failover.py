@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from settings.settings import Settings
-from tests.conftest import HOSTS, SECRET
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.hosts import HOSTS
 from tests.support.postgres import Postgres
-from tests.support.server import Server, ServerProcess, sign
-from tests.test_database import UNAVAILABLE, await_true
+from tests.support.problems import UNAVAILABLE
+from tests.support.server import SECRET, Server, ServerProcess, sign
+from tests.support.waiting import await_true
 
 
 class Pair(NamedTuple):

@@ -9,10 +9,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.support.client import Client, assert_problem
+from tests.support.problems import DATE_RULE, NOT_FOUND
+from tests.support.raw import connect, everything, problem
 from tests.support.server import Server
-from tests.test_documentation import NOT_FOUND
-from tests.test_input import DATE_RULE
-from tests.test_limits import connect, everything, problem
 
 TASK = "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"  # which nobody has
 VALID = b'{"title": "x"}'

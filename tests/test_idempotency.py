@@ -18,9 +18,8 @@ from models import idempotency
 from models.errors import DatabaseUnavailable
 from postgres.database import Database
 from settings.settings import Settings
-from tests.conftest import SECRET
 from tests.support.client import Client, Conformance, assert_problem
-from tests.support.server import Server, ServerProcess, sign
+from tests.support.server import SECRET, Server, ServerProcess, sign
 
 BODY = {"title": "once", "due_date": "2026-12-01T10:00:00.5+01:00"}
 

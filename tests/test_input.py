@@ -12,11 +12,11 @@ import pytest
 from openapi.contract import Contract
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.problems import DATE_RULE
 from tests.support.server import Server
 
 VALID = {"title": "A task"}
 TITLE_RULE = "must be text that is not only blanks and has no NUL character"
-DATE_RULE = "must be an RFC 3339 date-time in the years 1 to 9999 (UTC)"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
 from settings.settings import Settings
-from tests.conftest import HOSTS, SECRET
 from tests.support.client import Client, Conformance, assert_problem
-from tests.support.server import Server
+from tests.support.hosts import HOSTS
+from tests.support.server import SECRET, Server
 from tokens.key_set import COOL_DOWN, MAX_AGE, MAX_SIZE, REFRESH_AGE, KeySet, KeysUnavailable, parse
 from tokens.verifier import InvalidToken, TokenVerifier
 

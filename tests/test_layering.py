@@ -35,12 +35,11 @@ def modules(*folders: str) -> list[Path]:
 
 def imported(module: Path) -> set[str]:
     """Return the top-level name of everything that a module imports, wherever in it."""
-    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-    return {name.partition(".")[0] for name in _imported(tree, module)}
+    return {name.partition(".")[0] for name in _imported(module)}
 
 
-def _imported(tree: ast.Module, module: Path) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imported(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -74,6 +73,12 @@ def test_a_layer_imports_only_the_layers_below(module: Path) -> None:
 @pytest.mark.parametrize("module", modules("models", "postgres"), ids=str)
 def test_what_talks_to_the_database_imports_nothing_of_the_web(module: Path) -> None:
     assert imported(module) - DATABASE_MAY_IMPORT == set()
+
+
+@pytest.mark.parametrize("module", modules("tests", "tools", "bench"), ids=str)
+def test_what_tests_share_stands_in_their_support(module: Path) -> None:
+    named = [name for name in _imported(module) if f"{name}.".startswith("tests.")]
+    assert [name for name in named if not name.startswith("tests.support.")] == []
 
 
 @pytest.mark.parametrize("identifier", operations())

@@ -18,9 +18,8 @@ from openapi.contract import Contract
 from openapi.middleware import RequestContext
 from postgres.database import Database
 from settings.settings import Settings
-from tests.conftest import SECRET
 from tests.support.client import Client, Conformance, assert_problem
-from tests.support.server import ServerProcess, sign
+from tests.support.server import SECRET, ServerProcess, sign
 
 LINE = re.compile(
     r"(?P<method>\S+) (?P<template>\S+) (?P<status>\d+) (?P<duration>\d+\.\d)ms user=(?P<user>.+) request=(?P<id>\S+)"

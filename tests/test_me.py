@@ -11,10 +11,9 @@ from sqlalchemy import text
 
 from postgres.database import Database
 from settings.settings import Settings
-from tests.conftest import SECRET
 from tests.support.client import Client, assert_problem
-from tests.support.server import ServerProcess, sign
-from tests.test_lists import insert_many
+from tests.support.lists import insert_many
+from tests.support.server import SECRET, ServerProcess, sign
 
 
 def test_a_user_who_has_not_written_anything_is_as_the_token_says(make_client: Callable[..., Client]) -> None:

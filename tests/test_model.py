@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.lists import DATES, DESCRIPTIONS, FILTERS, ORDERS, WORDS, expected, walk
 from tests.support.server import Server
-from tests.test_lists import DATES, DESCRIPTIONS, FILTERS, ORDERS, WORDS, expected, walk
 
 STEPS_OF_AN_EXAMPLE = 50
 USERS, DEVICES = 3, 2

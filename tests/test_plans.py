@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from models.task_list import Position, Query, select_tasks
 from postgres.database import Database
-from tests.conftest import another_database
+from tests.support.postgres import another_database
 
 LIMIT = 21
 # One task in ten is pending, one in five has no due date, and nothing depends on anything else.

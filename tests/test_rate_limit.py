@@ -18,9 +18,9 @@ import pytest
 
 from openapi import rate_limit
 from settings.settings import Settings
-from tests.conftest import HOSTS, SECRET
 from tests.support.client import Client, Conformance, assert_problem
-from tests.support.server import Server, ServerProcess, sign
+from tests.support.hosts import HOSTS
+from tests.support.server import SECRET, Server, ServerProcess, sign
 
 LIMIT = 5
 DETAIL = f"You sent more than {LIMIT} requests in 60 seconds. Try again later."

@@ -22,11 +22,12 @@ from psycopg.conninfo import make_conninfo
 
 from postgres.database import Database
 from settings.settings import Settings
-from tests.conftest import HOSTS, SECRET
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.hosts import HOSTS
 from tests.support.postgres import USER, Postgres
-from tests.support.server import Server, ServerProcess, sign
-from tests.test_database import UNAVAILABLE, await_true
+from tests.support.problems import UNAVAILABLE
+from tests.support.server import SECRET, Server, ServerProcess, sign
+from tests.support.waiting import await_true
 
 HANGING = 30  # seconds; how fast it is depends on the machine, and the figure is printed
 CROWD = 1000

@@ -11,10 +11,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from server.cli import main
 from settings.settings import Settings
-from tests.conftest import HOSTS, SECRET, another_database
 from tests.support.client import Client, Conformance, assert_problem
-from tests.support.server import Server, ServerProcess, sign
-from tests.test_database import UNAVAILABLE, await_true
+from tests.support.hosts import HOSTS
+from tests.support.postgres import another_database
+from tests.support.problems import UNAVAILABLE
+from tests.support.server import SECRET, Server, ServerProcess, sign
+from tests.support.waiting import await_true
 
 IDENTIFIER = "8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"
 REASONS = {"SUPERUSER": "is a superuser", "BYPASSRLS": "has BYPASSRLS"}

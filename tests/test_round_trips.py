@@ -11,8 +11,8 @@ import pytest
 from openapi.contract import Contract
 from postgres.driver import InThread, RoundTrip
 from settings.settings import Settings
-from tests.conftest import HOSTS
 from tests.support.client import Client
+from tests.support.hosts import HOSTS
 from tests.support.relay import Relay
 from tests.support.server import Server
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import SECRET
 from tests.support.client import Client
-from tests.support.server import ServerProcess
+from tests.support.server import SECRET, ServerProcess
 
 REQUESTS = [
     ("GET", "/api/tasks", {}),

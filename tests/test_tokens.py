@@ -18,9 +18,8 @@ import pytest
 
 from openapi.app import token_verifier
 from settings.settings import Settings
-from tests.conftest import SECRET
 from tests.support.client import Client, Conformance, assert_problem
-from tests.support.server import Server
+from tests.support.server import SECRET, Server
 from tokens.key_set import KeySet
 from tokens.verifier import LEEWAY, InvalidToken, TokenVerifier
 

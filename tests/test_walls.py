@@ -21,7 +21,7 @@ from postgres.database import PRELUDE, Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
 from tests.support.server import Server
-from tests.test_database import await_true
+from tests.support.waiting import await_true
 
 OWNERS = {("tasks", "user_id"), ("idempotency_keys", "user_id"), ("users", "id")}
 STORED = (

@@ -2,12 +2,15 @@
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -98,6 +101,17 @@ class Postgres:
         command = [str(BINARIES / program), *map(str, arguments)]
         result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False, **_as_user())
         assert result.returncode == 0, result.stderr
+
+
+@contextmanager
+def another_database(database_url: str) -> Iterator[str]:
+    """Make another database on the same server, without a schema."""
+    name = f"empty_{secrets.token_hex(4)}"
+    administrator = database_url.replace("user=tasks_api", "user=postgres")
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} OWNER tasks_api")
+        yield database_url.replace("dbname=tasks_api", f"dbname={name}")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _as_user() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from openapi.app import create_app, token_verifier
 from server.http_protocol import HttpProtocol
 from settings.settings import Settings
 
+SECRET = "a-secret-for-tests-that-is-long-enough"
 ROOT = Path(__file__).parent.parent.parent
 INHERITED = re.compile("PATH|HOME|SYSTEMROOT|COVERAGE_.*")
 

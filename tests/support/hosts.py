@@ -1,0 +1,3 @@
+"""The hosts under which the application runs."""
+
+HOSTS = ("asgi", "flask")
