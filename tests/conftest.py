@@ -19,9 +19,13 @@ from tests.support.pooler import pooler
 from tests.support.postgres import another_database
 from tests.support.server import SECRET, Server
 
+# What runs only with --all, or when it is asked for: each is a marker of pyproject.toml.
+LEFT_OUT = ("second_host", "slow", "load")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that docs/contributing.md describes."""
+    parser.addoption("--all", action="store_true", help="also run what is slow, under load, or on the second host")
     parser.addoption("--model-steps", type=int, default=2000, help="steps of tests/test_model.py; 2000 by default")
     parser.addoption("--database-url", help="use this database instead of a server of the test process's own")
     parser.addoption("--fuzz-seed", type=int, help="seed of tests/test_fuzz.py; a random one by default")
@@ -36,6 +40,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to fuzz with the same seed again."""
     return f"fuzzing: --fuzz-seed {config.option.fuzz_seed}"
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Tell whether nothing is left out but what the command line itself leaves out."""
+    return bool(config.option.all or config.option.markexpr)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs with --all, unless a test is asked for by its name."""
+    if is_whole(config):
+        return
+    named = [argument for argument in config.args if "::" in argument]
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        is_named = any(item.nodeid == name or item.nodeid.startswith(f"{name}[") for name in named)
+        is_extra = any(item.get_closest_marker(marker) for marker in LEFT_OUT)
+        (left_out if is_extra and not is_named else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
@@ -153,8 +177,10 @@ def pooler_url(database_url: str, need: Callable[..., str], tmp_path: Path) -> I
         yield url
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was left out for want of a program."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out, and what for want of a program."""
+    if not is_whole(config):
+        terminalreporter.write_line("What is slow, under load or on the second host was left out; --all runs it too.")
     reasons = {
         report.longrepr[2].removeprefix("Skipped: needs ")
         for report in terminalreporter.stats.get("skipped", [])

@@ -17,6 +17,8 @@ from tests.support.client import Client, Conformance
 from tests.support.server import ROOT, Server
 from tokens.key_set import COOL_DOWN
 
+pytestmark = pytest.mark.unmeasured
+
 ISSUER = ROOT / "tests" / "issuer"
 ALGORITHMS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"]
 

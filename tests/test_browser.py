@@ -19,6 +19,8 @@ from tests.support.client import Client, Conformance
 from tests.support.hosts import HOSTS
 from tests.support.server import Server
 
+pytestmark = pytest.mark.unmeasured
+
 OPERATIONS = len(Contract().templates)
 ARGUMENTS = [
     "--no-sandbox",

@@ -29,6 +29,7 @@ from postgres.database import Database
 from server.cli import main
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
+from tests.support.hosts import HOSTS
 from tests.support.server import ROOT, SECRET, Server, ServerProcess
 
 COMMANDS = {"serve", "token", "migrate", "check"}
@@ -426,7 +427,7 @@ def test_serve_makes_the_schema_of_an_empty_database(
         assert _revision(empty_database_url) == HEAD
 
 
-@pytest.mark.parametrize("framework", ["asgi", "flask"])
+@pytest.mark.parametrize("framework", HOSTS)
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["one process", "two workers"])
 def test_sigterm_ends_the_server_in_good_order(
     tmp_path: Path, database_url: str, framework: str, arguments: tuple[str, ...]
@@ -501,6 +502,7 @@ def test_the_framework_is_the_configured_one(
     assert type(create_app(make_settings(server_framework=framework))) is host
 
 
+@pytest.mark.second_host
 def test_serve_runs_on_flask(tmp_path: Path, database_url: str, conformance: Conformance) -> None:
     environment = {"DATABASE_URL": database_url, "SERVER_FRAMEWORK": "flask"}
     with ServerProcess(directory=tmp_path, **environment) as server:

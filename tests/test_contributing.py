@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.server import ROOT
 
+pytestmark = pytest.mark.unmeasured
+
 GUIDE = ROOT / "docs" / "contributing.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEW_FILE = re.compile(r"# (tests/\w+\.py)\n")

@@ -55,7 +55,7 @@ def relay(database_url: str) -> Iterator[Relay]:
         yield relay
 
 
-@pytest.mark.parametrize("framework", ["asgi", "flask"])
+@pytest.mark.parametrize("framework", HOSTS)
 def test_a_database_that_is_away_later_is_a_503_and_comes_back_by_itself(
     relay: Relay, make_settings: Callable[..., Settings], conformance: Conformance, framework: str
 ) -> None:

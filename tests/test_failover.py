@@ -18,6 +18,8 @@ from tests.support.problems import UNAVAILABLE
 from tests.support.server import SECRET, Server, ServerProcess, sign
 from tests.support.waiting import await_true
 
+pytestmark = pytest.mark.unmeasured
+
 
 class Pair(NamedTuple):
     """A primary and its standby, and the URL that finds whichever can write."""

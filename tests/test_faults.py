@@ -9,12 +9,13 @@ from openapi.problems import NO_PATH
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.hosts import HOSTS
 from tests.support.server import Server
 
 DETAIL = "The server failed to answer. The fault is in its log under this request's id."
 
 
-@pytest.fixture(params=["asgi", "flask"])
+@pytest.fixture(params=HOSTS)
 def broken(
     request: pytest.FixtureRequest,
     make_settings: Callable[..., Settings],
@@ -61,7 +62,7 @@ def test_a_fault_is_a_500_that_is_explained_in_the_log_only(
     assert "a secret of the inside" in caplog.text
 
 
-@pytest.mark.parametrize("host", ["asgi", "flask"])
+@pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("answer", [{"status": "fine"}, {"status": "ok", "more": 1}, {}])
 def test_an_answer_that_the_contract_does_not_have_is_a_fault_wherever_answers_are_held_to_it(
     make_settings: Callable[..., Settings],

@@ -12,8 +12,11 @@ from handlers.tasks import Answer, get_task
 from models.errors import TaskForbidden
 from postgres.database import Database
 from settings.settings import Settings
+from tests.support.hosts import HOSTS
 from tests.support.server import Server
 from tools.fuzz import IDENTITIES, Target
+
+pytestmark = pytest.mark.unmeasured
 
 EXAMPLES = 25
 
@@ -34,7 +37,7 @@ def make_fresh_settings(make_settings: Callable[..., Settings], empty_database_u
     return lambda **overrides: make_settings(database_url=empty_database_url, **overrides)
 
 
-@pytest.mark.parametrize("host", ["asgi", "flask"])
+@pytest.mark.parametrize("host", HOSTS)
 def test_fuzzing_finds_nothing(
     make_fresh_settings: Callable[..., Settings], host: str, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:

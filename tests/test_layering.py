@@ -81,6 +81,14 @@ def test_what_tests_share_stands_in_their_support(module: Path) -> None:
     assert [name for name in named if not name.startswith("tests.support.")] == []
 
 
+@pytest.mark.parametrize("module", modules("tests"), ids=str)
+def test_what_runs_on_both_hosts_takes_them_with_their_marker(module: Path) -> None:
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        values = node.elts if isinstance(node, ast.List | ast.Tuple | ast.Set) else []
+        named = {one.value for one in values if isinstance(one, ast.Constant)}
+        assert not ("asgi" in named and "flask" in named), "take HOSTS from tests.support.hosts"
+
+
 @pytest.mark.parametrize("identifier", operations())
 def test_every_operation_is_a_handler_with_a_docstring(identifier: str) -> None:
     assert identifier.startswith("handlers.")

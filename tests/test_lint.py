@@ -16,6 +16,8 @@ import yaml
 from openapi.contract import CONTRACT, Contract
 from tests.support.server import ROOT
 
+pytestmark = pytest.mark.unmeasured
+
 PLACE = CONTRACT.relative_to(ROOT)
 Document = dict[str, Any]
 Run = Callable[..., subprocess.CompletedProcess[str]]

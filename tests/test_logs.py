@@ -19,6 +19,7 @@ from openapi.middleware import RequestContext
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
+from tests.support.hosts import HOSTS
 from tests.support.server import SECRET, ServerProcess, sign
 
 LINE = re.compile(
@@ -255,7 +256,7 @@ def test_the_request_id_is_in_the_problem(anonymous: Client) -> None:
 # What no log may have
 
 
-@pytest.mark.parametrize("framework", ["asgi", "flask"])
+@pytest.mark.parametrize("framework", HOSTS)
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_no_log_has_a_token_a_secret_or_what_users_write(
     database_url: str, conformance: Conformance, tmp_path: Path, level: str, framework: str

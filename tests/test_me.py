@@ -12,6 +12,7 @@ from sqlalchemy import text
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, assert_problem
+from tests.support.hosts import HOSTS
 from tests.support.lists import insert_many
 from tests.support.server import SECRET, ServerProcess, sign
 
@@ -70,7 +71,7 @@ def test_an_export_goes_on_over_many_batches(alice: Client, database: Database) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["asgi", "flask"])
+@pytest.mark.parametrize("framework", HOSTS)
 def test_an_export_takes_no_more_memory_for_more_tasks(
     database: Database, database_url: str, tmp_path: Path, framework: str
 ) -> None:

@@ -21,6 +21,8 @@ from tests.support.client import Client, Conformance, assert_problem
 from tests.support.lists import DATES, DESCRIPTIONS, FILTERS, ORDERS, WORDS, expected, walk
 from tests.support.server import Server
 
+pytestmark = pytest.mark.unmeasured
+
 STEPS_OF_AN_EXAMPLE = 50
 USERS, DEVICES = 3, 2
 PRIORITIES = (None, "low", "medium", "high")

@@ -13,6 +13,8 @@ from models.task_list import Position, Query, select_tasks
 from postgres.database import Database
 from tests.support.postgres import another_database
 
+pytestmark = pytest.mark.unmeasured
+
 LIMIT = 21
 # One task in ten is pending, one in five has no due date, and nothing depends on anything else.
 SEED = """

@@ -15,6 +15,8 @@ from tests.support.server import ROOT
 from tools.mutate import every_mutant
 from tools.survivors import SURVIVORS
 
+pytestmark = pytest.mark.unmeasured
+
 MAX_SIZE = 1_000_000  # bytes
 
 # In parts, so that this file does not have what it looks for.

@@ -23,6 +23,8 @@ from tests.support.client import Client, Conformance
 from tests.support.server import Server
 from tests.support.waiting import await_true
 
+pytestmark = pytest.mark.unmeasured
+
 OWNERS = {("tasks", "user_id"), ("idempotency_keys", "user_id"), ("users", "id")}
 STORED = (
     "SELECT id FROM users WHERE id = %s",

@@ -1,3 +1,5 @@
-"""The hosts under which the application runs."""
+"""The hosts under which the application runs, for what is tested on both."""
 
-HOSTS = ("asgi", "flask")
+import pytest
+
+HOSTS = ("asgi", pytest.param("flask", marks=pytest.mark.second_host))
