@@ -26,16 +26,18 @@ LEFT_OUT = ("second_host", "slow", "load")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that docs/contributing.md describes."""
     parser.addoption("--all", action="store_true", help="also run what is slow, under load, or on the second host")
-    parser.addoption("--model-steps", type=int, default=2000, help="steps of tests/test_model.py; 2000 by default")
+    parser.addoption("--model-steps", type=int, help="steps of tests/test_model.py; 300 by default, 2000 with --all")
     parser.addoption("--database-url", help="use this database instead of a server of the test process's own")
     parser.addoption("--fuzz-seed", type=int, help="seed of tests/test_fuzz.py; a random one by default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the seed once for all processes."""
+    """Choose once for all processes what no option says."""
     if config.option.fuzz_seed is None:
         config.option.fuzz_seed = secrets.randbelow(10**9)
 
+    if config.option.model_steps is None:
+        config.option.model_steps = 2000 if config.option.all else 300
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to fuzz with the same seed again."""

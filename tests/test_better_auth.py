@@ -17,7 +17,7 @@ from tests.support.client import Client, Conformance
 from tests.support.server import ROOT, Server
 from tokens.key_set import COOL_DOWN
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 ISSUER = ROOT / "tests" / "issuer"
 ALGORITHMS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"]

@@ -19,7 +19,7 @@ from tests.support.client import Client, Conformance
 from tests.support.hosts import HOSTS
 from tests.support.server import Server
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 OPERATIONS = len(Contract().templates)
 ARGUMENTS = [

@@ -12,12 +12,12 @@ import pytest
 
 from tests.support.server import ROOT
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 GUIDE = ROOT / "docs" / "contributing.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEW_FILE = re.compile(r"# (tests/\w+\.py)\n")
-CHECKS = ["tests/test_copy.py", "tests/test_contract.py", "tests/test_generated_client.py"]
+CHECKS = ["--all", "tests/test_copy.py", "tests/test_contract.py", "tests/test_generated_client.py"]
 
 
 def run(*command: str, directory: Path, text: str | None = None) -> str:

@@ -18,7 +18,7 @@ from tests.support.problems import UNAVAILABLE
 from tests.support.server import SECRET, Server, ServerProcess, sign
 from tests.support.waiting import await_true
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 
 class Pair(NamedTuple):

@@ -16,7 +16,7 @@ from tests.support.hosts import HOSTS
 from tests.support.server import Server
 from tools.fuzz import IDENTITIES, Target
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 EXAMPLES = 25
 

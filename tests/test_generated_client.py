@@ -17,7 +17,7 @@ import yaml
 from openapi.contract import CONTRACT, Contract
 from tests.support.server import ROOT, Server
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 GUIDE = ROOT / "docs" / "frontend.md"
 EXAMPLE = re.compile(r"^```ts\n// (lib/[a-z-]+\.ts)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ import yaml
 from openapi.contract import CONTRACT, Contract
 from tests.support.server import ROOT
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 PLACE = CONTRACT.relative_to(ROOT)
 Document = dict[str, Any]

@@ -369,6 +369,7 @@ def test_sigterm_lets_requests_in_flight_end_and_refuses_later_ones(
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_waits_ten_seconds_at_the_most(
     url: str, host: str, tmp_path: Path, conformance: Conformance, in_background: Callable[..., Future[httpx.Response]]
 ) -> None:
