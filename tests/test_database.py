@@ -310,13 +310,13 @@ def test_the_descriptor_of_a_broken_connection_is_left_before_another_can_get_it
         with ours, theirs:
             trip = Mock(socket=ours.fileno(), is_sending=True)
             trip.proceed.side_effect = psycopg.OperationalError
-            end = asyncio.create_task(driver._end(trip))
+            end = asyncio.create_task(greenlet_spawn(driver.wait, trip))
             await asyncio.sleep(0)
-            driver._proceed(trip)
+            driver.look_again()
             assert not loop.remove_reader(ours.fileno())
             assert not loop.remove_writer(ours.fileno())
             with pytest.raises(psycopg.OperationalError):
-                await end
+                await asyncio.wait_for(end, 5)
 
     with ThreadPoolExecutor() as threads:
         threads.submit(asyncio.run, run()).result()
@@ -351,13 +351,12 @@ def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
 ) -> None:
     async def run() -> None:
         database = Database(relay.url, on_loop=True)
-        watch = asyncio.create_task(app_module._watch(database))
         slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(5)"), {}))
-        await asyncio.sleep(1.5)  # so that the watch looks once in vain
+        await asyncio.sleep(0.5)
+        database.cut_silent()  # in vain
         await asyncio.to_thread(relay.reset, last)
         with pytest.raises(error):
-            await asyncio.wait_for(slow, 3)
-        watch.cancel()
+            await asyncio.wait_for(watched(database, slow), 3)
         await greenlet_spawn(database.dispose)
 
     run_loop(run())
@@ -368,6 +367,14 @@ def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
         database = Database(database_url, on_loop=True, statement_timeout=600)
         with psycopg.connect(database_url, autocommit=True) as other:
             slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(60)"), {}))
+async def watched(database: Database, rows: asyncio.Task[Any]) -> Any:
+    """Wait for a statement, and look after the silent ones meanwhile, as the application does every second."""
+    while not rows.done():
+        await asyncio.sleep(1)
+        database.cut_silent()
+    return await rows
+
+
             await asyncio.to_thread(await_true, lambda: other.execute(ASLEEP).fetchone() == (1,))
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -381,15 +388,25 @@ def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
 
 
 def test_the_watch_goes_on_with_what_waits_and_with_nothing_else() -> None:
-    driver, trip = OnLoop(), Mock(is_sending=True)
-    trip.proceed.return_value = False
-    driver._waiting[trip] = Mock()
+    async def run() -> None:
+        driver, (ours, theirs) = OnLoop(), socket.socketpair()
+        with ours, theirs:
+            trip = Mock(socket=ours.fileno(), is_sending=False)
+            trip.proceed.side_effect = [False, True]
+            end = asyncio.create_task(greenlet_spawn(driver.wait, trip))
+            await asyncio.sleep(0)
+            driver.look_again()
+            InThread().look_again()
+            await asyncio.sleep(0)
+            assert not end.done()
+            driver.look_again()
+            await asyncio.wait_for(end, 5)
+            driver.look_again()
+            assert trip.proceed.call_count == 2
+
     # In a thread of its own: where greenlets have run, coverage may have lost its trace.
     with ThreadPoolExecutor() as threads:
-        threads.submit(driver.look_again).result()
-        threads.submit(InThread().look_again).result()
-    assert trip.proceed.call_count == 1
-    assert list(driver._waiting) == [trip]
+        threads.submit(asyncio.run, run()).result()
 
 
 class Unlucky:

@@ -82,6 +82,21 @@ def test_what_tests_share_stands_in_their_support(module: Path) -> None:
 
 
 @pytest.mark.parametrize("module", modules("tests"), ids=str)
+def test_a_test_reaches_into_private_state_only_where_borrowed_internals_are_tested(module: Path) -> None:
+    assert module.name == "test_borrowed_internals.py" or private(module) == []
+
+
+def private(module: Path) -> list[str]:
+    """Return the private names of others that a module uses, as attributes or in what it gives to `setattr`."""
+    nodes = list(ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr")]
+    named = [one.attr for one in attributes if ast.unparse(one.value) not in ("self", "cls")]
+    named += [str(one.value).rpartition(".")[2] for call in calls for one in call.args if isinstance(one, ast.Constant)]
+    return [name for name in named if name.startswith("_") and not name.endswith("__")]
+
+
+@pytest.mark.parametrize("module", modules("tests"), ids=str)
 def test_what_runs_on_both_hosts_takes_them_with_their_marker(module: Path) -> None:
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         values = node.elts if isinstance(node, ast.List | ast.Tuple | ast.Set) else []

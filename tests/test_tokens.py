@@ -257,15 +257,15 @@ def test_issuer_and_audience_are_checked_where_they_are_set(
 ) -> None:
     settings = make_settings(jwt_issuer="https://issuer.example", jwt_audience="tasks")
     right = {"iss": "https://issuer.example", "aud": "tasks"}
-    refusals = {
+    refusals: dict[str, dict[str, Any]] = {
         "The token is from another issuer.": {"iss": "https://other.example"},
         "The token is for another audience.": {"aud": ["a", "b"]},
         "The token has no claim iss.": {"iss": ...},
         "The token has no claim aud.": {"aud": ...},
     }
     with Server(settings) as server, Client(server.url, conformance) as client:
-        for changes in ({}, {"aud": ["other", "tasks"]}):
-            token = jwt.encode(claims(**right | changes), SECRET)
+        for audience in ("tasks", ["other", "tasks"]):
+            token = jwt.encode(claims(**right | {"aud": audience}), SECRET)
             assert client.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 200
         for detail, changes in refusals.items():
             token = jwt.encode(claims(**right | changes), SECRET)
@@ -303,7 +303,9 @@ def user_row(database: Any, client: Client) -> list[dict[str, Any]]:
 
     from models.user import User
 
-    return database.rows(client.user, select(User.email, User.name).where(User.id == client.user), {})
+    query = select(User.email, User.name).where(User.id == client.user)
+    rows: list[dict[str, Any]] = database.rows(client.user, query, {})
+    return rows
 
 
 @pytest.mark.slow
@@ -331,7 +333,8 @@ def test_no_more_than_some_tokens_are_remembered(
 ) -> None:
     monkeypatch.setattr("tokens.verifier.REMEMBERED", 3)
     tokens = token_verifier(make_settings())
-    for number in range(5):
-        asyncio.run(tokens.verify(tokens.sign({"sub": f"user {number}"}, lifetime=60)))
-    remembered = [verified.claims["sub"] for verified in tokens._remembered.values()]
-    assert remembered == ["user 2", "user 3", "user 4"]
+    signed = [tokens.sign({"sub": f"user {number}"}, lifetime=60) for number in range(5)]
+    first = [asyncio.run(tokens.verify(token)) for token in signed]
+    # What is remembered comes back as the same object. The newest first, since what is forgotten takes another's place.
+    is_same = [asyncio.run(tokens.verify(signed[number])) is first[number] for number in (4, 3, 2, 1, 0)]
+    assert is_same == [True, True, True, False, False]
