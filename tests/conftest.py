@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose once for all processes what no option says."""
     if config.option.fuzz_seed is None:
         config.option.fuzz_seed = secrets.randbelow(10**9)
-
     if config.option.model_steps is None:
         config.option.model_steps = 2000 if config.option.all else 300
+
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to fuzz with the same seed again."""
@@ -127,7 +128,7 @@ def make_client(server: Server, conformance: Conformance) -> Iterator[Callable[.
     """Make a client of the server for a user of its own, or for the user named."""
     clients: list[Client] = []
 
-    def make(user: str | None = None, **claims: object) -> Client:
+    def make(user: str | None = None, **claims: Any) -> Client:
         user = user or f"user-{secrets.token_hex(6)}"
         clients.append(Client(server.url, conformance, token=server.token(sub=user, **claims), user=user))
         return clients[-1]

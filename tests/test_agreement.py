@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Boolean, Column, DateTime, Integer, Uuid, text
+from sqlalchemy import Boolean, DateTime, Integer, Uuid, text
 
 from handlers.conditions import MAX_VERSION
 from handlers.me import ATTACHMENT
@@ -144,7 +144,7 @@ def stores(alice: Client, database_url: str) -> Callable[..., bool]:
             connection.execute("SELECT set_config('app.user_id', %s, true)", (user,))
             try:
                 connection.execute(
-                    f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})",  # type: ignore[arg-type]
+                    f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})",
                     list(row.values()),
                 )
             except psycopg.errors.UniqueViolation:  # another test's user
@@ -206,7 +206,7 @@ def test_the_database_takes_what_the_contract_says_in_words(
 MADE_BY_THE_SERVICE = {"id", "version", "user_id", "created_at", "updated_at"}
 
 
-def described(column: Column[Any]) -> dict[str, Any]:
+def described(column: Any) -> dict[str, Any]:
     """Return what a schema has to say of a column."""
     kinds = {Uuid: ("string", "uuid"), DateTime: ("string", "date-time"), Integer: ("integer", None)}
     kind, name = next((v for k, v in kinds.items() if isinstance(column.type, k)), ("string", None))
@@ -227,7 +227,7 @@ def test_a_stored_row_is_answered_whole_as_its_columns_are(
     contract: Contract, place: str, table: type[Base], hidden: set[str]
 ) -> None:
     properties = {name: one for name, one in at(contract, place)["properties"].items() if "$ref" not in one}
-    columns = {column.key: column for column in table.__table__.columns if column.key not in hidden}  # type: ignore[arg-type]
+    columns = {column.key: column for column in table.__table__.columns if column.key not in hidden}
     assert {
         name: {key: one.get(key, False if key == "nullable" else None) for key in ("type", "format", "nullable")}
         for name, one in properties.items()

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -71,12 +71,12 @@ def test_requests_leave_no_work_for_garbage_collection(make_settings: Any) -> No
         headers = [(b"host", b"test"), (b"authorization", authorization)]
         if content:
             headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-        sent: list[dict[str, Any]] = []
+        sent: list[MutableMapping[str, Any]] = []
 
-        async def receive() -> dict[str, Any]:
+        async def receive() -> MutableMapping[str, Any]:
             return {"type": "http.request", "body": content}
 
-        async def send(message: dict[str, Any]) -> None:
+        async def send(message: MutableMapping[str, Any]) -> None:
             sent.append(message)
 
         scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
@@ -87,7 +87,7 @@ def test_requests_leave_no_work_for_garbage_collection(make_settings: Any) -> No
     async def run() -> dict[str, float]:
         async with started(app):
             path = (await request("POST", "/api/tasks", b'{"title": "one"}'))["location"]
-            requests = [
+            requests: list[tuple[str, str, *tuple[bytes, ...]]] = [
                 ("POST", "/api/tasks", b'{"title": "another"}'),
                 ("GET", "/api/tasks"),
                 ("GET", path),
@@ -100,7 +100,7 @@ def test_requests_leave_no_work_for_garbage_collection(make_settings: Any) -> No
                 gc.collect()
                 for _ in range(100):
                     await request(*one)
-                left[" ".join(one[:2])] = gc.collect() / 100
+                left[f"{one[0]} {one[1]}"] = gc.collect() / 100
             return left
 
     gc.disable()
@@ -119,12 +119,15 @@ def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> 
         begun.set()
         await asyncio.sleep(60)
 
+    async def receive() -> MutableMapping[str, Any]:
+        raise AssertionError("nobody asks")
+
     async def send(_message: Any) -> None:
         pass
 
     async def run() -> None:
         queue = Queue(answer, turns=1, until_sent=True)
-        request = asyncio.create_task(queue({"type": "http", "path": "/"}, send, send))
+        request = asyncio.create_task(queue({"type": "http", "path": "/"}, receive, send))
         await begun.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -135,7 +138,7 @@ def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> 
 
 
 def test_a_fault_outside_of_what_answers_faults_is_left_to_the_server() -> None:
-    async def fail(*_: Any) -> None:
+    async def fail(*_: Any) -> Any:
         raise RuntimeError("a fault")
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": {}}

@@ -1,19 +1,20 @@
 """What `make audit` makes of pip-audit's findings."""
 
 import json
+from typing import Any
 
 from tools.audit import NOTHING, verdict
 
-CLEAN = {"name": "click", "version": "8.4.0", "vulns": []}
-VULNERABLE = {
+CLEAN: dict[str, Any] = {"name": "click", "version": "8.4.0", "vulns": []}
+VULNERABLE: dict[str, Any] = {
     "name": "flask",
     "version": "3.1.0",
     "vulns": [{"id": "GHSA-1", "fix_versions": ["3.1.1"], "aliases": []}],
 }
-SKIPPED = {"name": "wrapt", "skip_reason": "Dependency not found"}
+SKIPPED: dict[str, Any] = {"name": "wrapt", "skip_reason": "Dependency not found"}
 
 
-def output(*packages: dict[str, object]) -> str:
+def output(*packages: dict[str, Any]) -> str:
     return json.dumps({"dependencies": packages, "fixes": []})
 
 

@@ -260,7 +260,8 @@ def call(page: Page, client: Client, method: str, path: str, body: Any = None, t
     """Have the page call the API as its user, and return what it could read."""
     url = str(client.base_url.join(path))
     token = token or client.headers["authorization"]
-    return page.evaluate(CALL, {"url": url, "method": method, "token": token, "body": body})
+    read: dict[str, Any] = page.evaluate(CALL, {"url": url, "method": method, "token": token, "body": body})
+    return read
 
 
 def test_a_frontend_on_an_allowed_origin_uses_every_method(page: Page, frontend: str, carol: Client) -> None:

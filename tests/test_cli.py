@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import uvicorn
 from click.testing import CliRunner, Result
-from connexion import FlaskApp
+from connexion.apps.flask import FlaskApp
 
 from models.schema import HEAD
 from openapi.app import create_app
@@ -115,7 +115,7 @@ def answers(server: ServerProcess) -> bool:
 
 
 def test_the_command_is_installed() -> None:
-    command = [Path(sys.executable).with_name("tasks-api"), "--version"]
+    command = [str(Path(sys.executable).with_name("tasks-api")), "--version"]
     assert subprocess.check_output(command, text=True) == "tasks-api, version 1.0.0\n"
 
 
@@ -210,6 +210,7 @@ def test_a_printed_token_has_the_configured_issuer_and_audience(run: Run) -> Non
 def test_a_token_printed_in_development_has_the_secret_of_the_data_directory(run: Run, tmp_path: Path) -> None:
     token = run("token", "--user", "u", DATA_DIR="data").stdout.strip()
     secret = Settings.load({"DATA_DIR": str(tmp_path / "data")}).secret()
+    assert secret
     assert jwt.decode(token, secret, algorithms=["HS256"])["sub"] == "u"
 
 

@@ -23,7 +23,8 @@ CURRENT, STALE = '"2"', '"1"'
 def task(alice: Client) -> dict[str, Any]:
     """A task at version 2."""
     created = alice.create()
-    return alice.put(f"/api/tasks/{created['id']}", json={"title": "second"}).json()
+    changed: dict[str, Any] = alice.put(f"/api/tasks/{created['id']}", json={"title": "second"}).json()
+    return changed
 
 
 def assert_stale(response: httpx.Response, tag: str) -> None:

@@ -118,6 +118,11 @@ def held_schema(empty_database_url: str) -> Iterator[psycopg.Connection]:
         yield holder
 
 
+def release(held_schema: psycopg.Connection) -> None:
+    time.sleep(2)
+    held_schema.close()
+
+
 def test_the_start_waits_for_the_schema(
     empty_database_url: str,
     held_schema: psycopg.Connection,
@@ -125,7 +130,7 @@ def test_the_start_waits_for_the_schema(
     conformance: Conformance,
 ) -> None:
     with ThreadPoolExecutor() as threads:
-        threads.submit(lambda: (time.sleep(2), held_schema.close()))
+        threads.submit(release, held_schema)
         with (
             Server(make_settings(database_url=empty_database_url)) as server,
             Client(server.url, conformance, token=server.token(sub="early")) as client,
@@ -265,7 +270,7 @@ def test_a_connection_that_was_in_use_when_the_database_was_disposed_of_is_close
 ) -> None:
     database = Database(database_url)
     with database.engine.connect() as connection:
-        in_use = connection.connection.dbapi_connection
+        in_use: Any = connection.connection.dbapi_connection
         database.dispose()
         assert not in_use.closed
     assert in_use.closed
@@ -362,11 +367,6 @@ def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
     run_loop(run())
 
 
-def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
-    async def run() -> None:
-        database = Database(database_url, on_loop=True, statement_timeout=600)
-        with psycopg.connect(database_url, autocommit=True) as other:
-            slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(60)"), {}))
 async def watched(database: Database, rows: asyncio.Task[Any]) -> Any:
     """Wait for a statement, and look after the silent ones meanwhile, as the application does every second."""
     while not rows.done():
@@ -375,6 +375,11 @@ async def watched(database: Database, rows: asyncio.Task[Any]) -> Any:
     return await rows
 
 
+def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
+    async def run() -> None:
+        database = Database(database_url, on_loop=True, statement_timeout=600)
+        with psycopg.connect(database_url, autocommit=True) as other:
+            slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(60)"), {}))
             await asyncio.to_thread(await_true, lambda: other.execute(ASLEEP).fetchone() == (1,))
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -428,7 +433,8 @@ def test_a_task_whose_user_is_erased_meanwhile_is_created_with_the_user_made_ane
 
 
 def test_a_key_that_is_taken_and_freed_again_and_again_is_in_use() -> None:
-    unlucky: Any = Unlucky(*[ConstraintViolated(), [], []] * ATTEMPTS)
+    attempt: list[Any] = [ConstraintViolated(), [], []]
+    unlucky: Any = Unlucky(*attempt * ATTEMPTS)
     with pytest.raises(KeyInUse):
         create_task_once(unlucky, ALICE, {"title": "x"}, "key")
     assert not unlucky.answers
@@ -470,7 +476,7 @@ def test_the_database_itself_refuses_what_the_contract_refuses(
     with psycopg.connect(database_url) as connection:
         connection.execute("SELECT set_config('app.user_id', %s, true)", ("" if "users" in statement else alice.user,))
         with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)):
-            connection.execute(statement.format(user=alice.user))  # type: ignore[arg-type]
+            connection.execute(statement.format(user=alice.user))
 
 
 def test_deleting_a_user_deletes_their_tasks(database_url: str, alice: Client) -> None:
@@ -543,7 +549,7 @@ def test_a_database_that_cannot_store_every_script_is_refused(database_url: str,
     sentence = f"the database has the encoding {encoding}; make one with ENCODING 'UTF8'"
     with psycopg.connect(make_conninfo(database_url, user="postgres"), autocommit=True) as administrator:
         administrator.execute(
-            f"CREATE DATABASE {name} OWNER tasks_api ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"  # type: ignore[arg-type]
+            f"CREATE DATABASE {name} OWNER tasks_api ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
         )
         database = Database(make_conninfo(database_url, dbname=name))
         for use in (database.check, database.migrate, lambda: database.rows("u", text("SELECT 1"), {})):
@@ -551,7 +557,7 @@ def test_a_database_that_cannot_store_every_script_is_refused(database_url: str,
                 use()
             assert str(refused.value) == sentence
         database.dispose()
-        administrator.execute(f"DROP DATABASE {name}")  # type: ignore[arg-type]
+        administrator.execute(f"DROP DATABASE {name}")
 
 
 @pytest.mark.parametrize("framework", HOSTS)

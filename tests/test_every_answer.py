@@ -269,19 +269,19 @@ def test_an_operation_gives_every_answer_that_is_declared_with_every_header_and_
 ) -> None:
     answers: dict[str, list[httpx.Response]] = {}
     for stage in stages(method, template):
-        for status, produce in PRODUCERS.items():
+        for expected, produce in PRODUCERS.items():
             for answer in produce(stage):
-                assert answer.status_code == status or (status == 200 and answer.is_success), answer.text
+                assert answer.status_code == expected or (expected == 200 and answer.is_success), answer.text
                 answers.setdefault(str(answer.status_code), []).append(answer)
     (endpoint,) = (one for one in contract.endpoints if one.template == template)
     declared = endpoint.operations[method]["responses"]
     assert set(answers) == set(declared)
     for status, given in answers.items():
-        answer = conformance.resolve(declared[status])
+        promised = conformance.resolve(declared[status])
         media_types = {one.headers.get("content-type") for one in given}
-        assert media_types == set(answer.get("content", [None])), status
+        assert media_types == set(promised.get("content", [None])), status
         assert media_types <= {None, "application/json" if status < "400" else "application/problem+json"}
-        headers = {name.lower(): conformance.resolve(header) for name, header in answer["headers"].items()}
+        headers = {name.lower(): conformance.resolve(header) for name, header in promised["headers"].items()}
         assert set().union(*(one.headers for one in given)) - GENERAL_HEADERS == set(headers), status
         for name, header in headers.items():
             always = all(name in one.headers for one in given)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ IDENTIFIER = "8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"
 def test_a_fault_is_a_500_that_is_explained_in_the_log_only(
     broken: Client, caplog: pytest.LogCaptureFixture, method: str, path: str
 ) -> None:
-    body = {"json": {"title": "x"}} if method in ("POST", "PUT") else {}
+    body: dict[str, Any] = {"json": {"title": "x"}} if method in ("POST", "PUT") else {}
     with caplog.at_level(logging.ERROR):
         response = broken.request(method, path, **body)
     assert_problem(response, 500, "internal_error", DETAIL)

@@ -46,7 +46,8 @@ class Raw:
         assert len(re.findall(rb"HTTP/1\.1 \d", received)) == 1, received
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
-        return httpx.Response(int(status.split()[1]), headers=[line.split(": ", 1) for line in lines], content=body)
+        fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        return httpx.Response(int(status.split()[1]), headers=fields, content=body)
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ def test_a_server_sweeps_by_itself(
 def test_a_sweep_goes_on_while_there_is_more_and_after_a_failure(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = [idempotency.SWEEP_SIZE, 0, DatabaseUnavailable("away"), idempotency.SWEEP_SIZE, 0]
+    found: list[int | Exception] = [idempotency.SWEEP_SIZE, 0, DatabaseUnavailable("away"), idempotency.SWEEP_SIZE, 0]
     done = threading.Event()
 
     def sweep(_database: Database) -> int:

@@ -61,7 +61,7 @@ def test_without_a_user_nothing_is_seen_changed_or_deleted(
         f"UPDATE {table} SET created_at = now()",
         f"DELETE FROM {table}",
     ):
-        assert nobody.execute(statement).rowcount == 0  # type: ignore[arg-type]
+        assert nobody.execute(statement).rowcount == 0
     assert alice.titles() == ["x"]
 
 
@@ -79,7 +79,7 @@ def test_without_a_user_nothing_is_stored(
 ) -> None:
     create_with_key(alice)
     with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.IntegrityError)) as refusal:
-        nobody.execute(statement, (alice.user if user_id is None else user_id,))  # type: ignore[arg-type]
+        nobody.execute(statement, (alice.user if user_id is None else user_id,))
     if user_id is None:
         assert "row-level security" in str(refusal.value)
 

@@ -73,7 +73,8 @@ def test_overdue_false_does_not_filter(alice: Client) -> None:
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_go_on_where_no_task_has_a_due_date(alice: Client, order: str) -> None:
     made = {alice.create()["id"] for _ in range(3)}
-    path, seen = f"/api/tasks?sort=due_date&order={order}&limit=1", []
+    path: str | None = f"/api/tasks?sort=due_date&order={order}&limit=1"
+    seen = []
     while path:
         page = alice.get(path)
         seen += [task["id"] for task in page.json()]

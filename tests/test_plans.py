@@ -75,10 +75,11 @@ def explain(database_url: str) -> Iterator[Explain]:
                 compiled = statement.compile(dialect=postgresql.psycopg.dialect())
                 connection.execute("SELECT set_config('app.user_id', %s, false)", (user,))
                 for _ in range(2):  # the first may read the catalogue besides
-                    (plan,) = connection.execute(
+                    ((explained,),) = connection.execute(
                         f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", compiled.construct_params(parameters)
-                    ).fetchone()[0]
-                return plan["Plan"]
+                    ).fetchall()
+                plan: Plan = explained[0]["Plan"]
+                return plan
 
             yield explain
 

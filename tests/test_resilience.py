@@ -209,7 +209,7 @@ def test_a_database_that_only_reads_answers_reads_and_refuses_writes(url: str, c
 
 
 @pytest.fixture
-def small_disk(postgres: Postgres, url: str) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+def small_disk(postgres: Postgres, url: str) -> Iterator[tuple[Callable[[], None], Callable[[], object]]]:
     """Move the database to a disk of 24 MB; fill it, and make room again.
 
     Where no file system can be mounted, the database itself says that the disk is full, at the same point of a write.
@@ -244,7 +244,7 @@ def small_disk(postgres: Postgres, url: str) -> Iterator[tuple[Callable[[], None
     subprocess.run(["umount", str(directory)], check=True)
 
 
-def _pretended_full_disk(url: str) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+def _pretended_full_disk(url: str) -> Iterator[tuple[Callable[[], None], Callable[[], object]]]:
     with superuser(url) as connection:
 
         def fill() -> None:
@@ -261,7 +261,7 @@ def _pretended_full_disk(url: str) -> Iterator[tuple[Callable[[], None], Callabl
 
 
 def test_a_full_disk_is_a_503_for_writes_and_nothing_is_half_written(
-    small_disk: tuple[Callable[[], None], Callable[[], None]], url: str, client: Client
+    small_disk: tuple[Callable[[], None], Callable[[], object]], url: str, client: Client
 ) -> None:
     fill, make_room = small_disk
     task = client.create()

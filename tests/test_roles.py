@@ -33,7 +33,7 @@ class Role:
     def alter(self, attribute: str) -> None:
         """Give the role an attribute, or take one away."""
         with psycopg.connect(self._administrator, autocommit=True) as connection:
-            connection.execute(f"ALTER ROLE {self.name} {attribute}")  # type: ignore[arg-type]
+            connection.execute(f"ALTER ROLE {self.name} {attribute}")
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def role(database_url: str) -> Iterator[Role]:
     administrator = make_conninfo(database_url, user="postgres")
     with another_database(database_url) as url, psycopg.connect(administrator, autocommit=True) as connection:
         dbname = conninfo_to_dict(url)["dbname"]
-        connection.execute(f"CREATE ROLE {name} LOGIN; ALTER DATABASE {dbname} OWNER TO {name}")  # type: ignore[arg-type]
+        connection.execute(f"CREATE ROLE {name} LOGIN; ALTER DATABASE {dbname} OWNER TO {name}")
         yield Role(url, name)
         with psycopg.connect(make_conninfo(url, user="postgres"), autocommit=True) as owner:
-            owner.execute(f"REASSIGN OWNED BY {name} TO postgres; DROP OWNED BY {name}")  # type: ignore[arg-type]
-        connection.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
+            owner.execute(f"REASSIGN OWNED BY {name} TO postgres; DROP OWNED BY {name}")
+        connection.execute(f"DROP ROLE {name}")
 
 
 @pytest.fixture(params=REASONS)
@@ -134,9 +134,9 @@ def without_create(role: Role) -> Iterator[str]:
     """The URL of a role that may use a database and create nothing there."""
     name = f"{role.name}_user"
     with psycopg.connect(make_conninfo(role.url, user="postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {name} LOGIN")  # type: ignore[arg-type]
+        connection.execute(f"CREATE ROLE {name} LOGIN")
         yield make_conninfo(role.url, user=name)
-        connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")  # type: ignore[arg-type]
+        connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_a_role_without_the_right_to_create_is_told_so(without_create: str) -> None:
@@ -172,8 +172,8 @@ def test_a_role_without_the_right_to_write_is_told_so_and_gets_a_503(
     assert run("migrate", role.url).exit_code == 0
     user = conninfo_to_dict(without_create)["user"]
     with psycopg.connect(role.url, autocommit=True) as owner:
-        owner.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")  # type: ignore[arg-type]
-        owner.execute(f"GRANT INSERT, UPDATE, DELETE ON users, tasks TO {user}")  # type: ignore[arg-type]
+        owner.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")
+        owner.execute(f"GRANT INSERT, UPDATE, DELETE ON users, tasks TO {user}")
         grant = "grant the role what it lacks, or migrate as the role that owns the schema"
         rights = ", ".join(f"{right} on idempotency_keys" for right in ("DELETE", "INSERT", "UPDATE"))
         lacking = f"the role has no {rights}; {grant}"
@@ -189,7 +189,7 @@ def test_a_role_without_the_right_to_write_is_told_so_and_gets_a_503(
             assert_problem(response, 503, "unavailable", UNAVAILABLE)
             assert f"permission denied for table idempotency_keys; {grant}" in caplog.text
             client.create()
-            owner.execute(f"GRANT INSERT, UPDATE, DELETE ON idempotency_keys TO {user}")  # type: ignore[arg-type]
+            owner.execute(f"GRANT INSERT, UPDATE, DELETE ON idempotency_keys TO {user}")
             assert client.get("/ready").status_code == 200
 
 
@@ -205,6 +205,6 @@ def test_a_server_without_the_right_to_create_logs_the_sentence_and_starts_when_
         assert run("migrate", role.url).exit_code == 0
         with psycopg.connect(role.url) as connection:
             user = conninfo_to_dict(without_create)["user"]
-            connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}")  # type: ignore[arg-type]
+            connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}")
         await_true(lambda: c.get("/ready").status_code == 200)
         c.create()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,16 +31,12 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("method", "path", "options"), REQUESTS)
-def test_no_browser_guesses_what_an_answer_is(
-    alice: Client, method: str, path: str, options: dict[str, object]
-) -> None:
+def test_no_browser_guesses_what_an_answer_is(alice: Client, method: str, path: str, options: dict[str, Any]) -> None:
     assert alice.request(method, path, **options).headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 @pytest.mark.parametrize(("method", "path", "options"), REQUESTS)
-def test_nothing_under_api_is_stored_by_a_cache(
-    alice: Client, method: str, path: str, options: dict[str, object]
-) -> None:
+def test_nothing_under_api_is_stored_by_a_cache(alice: Client, method: str, path: str, options: dict[str, Any]) -> None:
     stored = alice.request(method, path, **options).headers.get_list("cache-control")
     assert (stored == ["no-store"]) == path.startswith("/api")
 

@@ -87,7 +87,7 @@ def test_without_a_secret_and_an_issuer_it_is_development() -> None:
 def test_the_development_secret_is_kept_between_loads(tmp_path: Path) -> None:
     environment = {"DATA_DIR": str(tmp_path / "data")}
     first = Settings.load(environment).secret()
-    assert len(first.encode()) >= 32
+    assert len(str(first).encode()) >= 32
     assert Settings.load(environment).secret() == first
 
 

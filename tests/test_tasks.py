@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.client import Client, assert_problem
 
-FULL = {
+FULL: dict[str, Any] = {
     "title": "Water the plants",
     "description": "Also the ones on the balcony",
     "completed": True,

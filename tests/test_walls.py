@@ -161,7 +161,10 @@ class Neighbours:
         return own == {True} and others == {False}
 
 
-MERGE_PATCH = {"content": b'{"title": "taken"}', "headers": {"Content-Type": "application/merge-patch+json"}}
+MERGE_PATCH: dict[str, Any] = {
+    "content": b'{"title": "taken"}',
+    "headers": {"Content-Type": "application/merge-patch+json"},
+}
 OPERATIONS: dict[str, Callable[[Neighbours], bool]] = {
     "handlers.tasks.list_tasks": Neighbours.lists,
     "handlers.me.get_me": Neighbours.counts,
@@ -210,12 +213,12 @@ def test_without_conditions_and_row_level_security_every_operation_leaks(
             return clients.enter_context(Client(server.url, conformance, token=server.token(sub=user), user=user))
 
         await_true(lambda: client("any").get("/ready").status_code == 200)
-        for operation in OPERATIONS:
-            neighbours = Neighbours(client(f"alice {operation}"), client(f"bob {operation}"), empty_database_url)
-            assert not holds(operation, neighbours, strikes), operation
         with psycopg.connect(empty_database_url) as owner:
             for table in ("users", "tasks", "idempotency_keys"):
                 owner.execute(f"CREATE POLICY everybody ON {table} USING (true) WITH CHECK (true)")
+        for operation in OPERATIONS:
+            neighbours = Neighbours(client(f"alice {operation}"), client(f"bob {operation}"), empty_database_url)
+            assert not holds(operation, neighbours, strikes), operation
 
 
 # Fails a statement, and so its request, on a connection that still carries the id of a user.

@@ -18,7 +18,7 @@ schemathesis.openapi.format("if-none-match", strategies.sampled_from(['"x"', '""
 
 
 @schemathesis.hook
-def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
+def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: dict[str, Any]) -> None:
     """Let every request that stands alone meet the same tasks, whatever the ones before it did."""
     if case.meta is None or case.meta.phase.name != TestPhase.STATEFUL:
         make_tasks(connection())

@@ -86,7 +86,8 @@ def main() -> int:
 
 def document() -> dict[str, Any]:
     """Return the contract, nothing of which is the same object as anything else of it."""
-    return json.loads(json.dumps(Contract().document))
+    copy: dict[str, Any] = json.loads(json.dumps(Contract().document))
+    return copy
 
 
 def every_mutant() -> list[Mutant]:

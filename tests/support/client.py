@@ -129,7 +129,8 @@ class Client(httpx.Client):
         """Create a task and return it."""
         response = self.post("/api/tasks", json={"title": title, **fields})
         assert response.status_code == 201, response.text
-        return response.json()
+        created: dict[str, Any] = response.json()
+        return created
 
     def titles(self, **parameters: str) -> list[str]:
         """Return the titles of the listed tasks."""

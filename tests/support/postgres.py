@@ -90,7 +90,7 @@ class Postgres:
     def execute(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a statement as the superuser and return its rows."""
         with psycopg.connect(make_conninfo(self.superuser_url, dbname=database), autocommit=True) as connection:
-            result = connection.execute(statement)  # type: ignore[arg-type]
+            result = connection.execute(statement)
             return result.fetchall() if result.description else []
 
     def disconnect(self, role: str = "tasks_api") -> None:
