@@ -30,10 +30,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
-from models.errors import ConstraintViolated, KeyInUse, KeyReused, LockTimeout
-from models.task import ANSWER, INSERT, NEW_USER, columns, owner, placeholders
-from postgres.database import Database, read
-from postgres.driver import Row
+from models.caller import Caller
+from models.errors import KeyInUse, KeyReused
+from models.task import TASK_COLUMNS, column_values, placeholders
+from models.task_operations import INSERT
+from models.user import NEW_USER, user_values
+from postgres.database import Database
+from postgres.errors import ConstraintViolated, LockTimeout
+from postgres.round_trip import Row
+from postgres.scope import Scope
+from postgres.statement import read
 
 LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3
@@ -62,8 +68,6 @@ THE_KEY = (IdempotencyKey.user_id == bindparam("the_user"), IdempotencyKey.key =
 
 REPLAY = read(select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, not_(IS_EXPIRED)))
 EXPIRE = delete(IdempotencyKey).where(*THE_KEY, IS_EXPIRED).returning(IdempotencyKey.key)
-# Under the row-level security of this probe the statement sees expired keys of all users, and nothing else.
-EXPIRED_KEYS = "expired-keys"
 SWEEP = (
     delete(IdempotencyKey)
     .where(
@@ -75,37 +79,34 @@ SWEEP = (
 )
 
 
-def create_task_once(
-    database: Database, claims: Mapping[str, Any], fields: Mapping[str, Any], key: str
-) -> tuple[Row, bool]:
+def create_task_once(database: Database, caller: Caller, fields: Mapping[str, Any], key: str) -> tuple[Row, bool]:
     """Store a new task and its key, or return the task that this key created; the second value tells which.
 
     Raises KeyReused, KeyInUse.
     """
-    user_id = claims["sub"]
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
-    values = columns(fields)
-    parameters = {**owner(claims), **values, "the_key": key, "fingerprint": fingerprint}
-    lookup = {"the_user": user_id, "the_key": key}
+    values, scope = column_values(fields), Scope.user(caller.id)
+    parameters = {**user_values(caller), **values, "the_key": key, "fingerprint": fingerprint}
+    the_key = {"the_user": caller.id, "the_key": key}
     statement = _create(frozenset(values))
     for _ in range(ATTEMPTS):
         try:
-            (row,) = database.rows(user_id, statement, parameters)
+            (row,) = database.rows(scope, statement, parameters)
             return row, False
         except LockTimeout as error:
             raise KeyInUse from error
         except ConstraintViolated:  # the key is there, or the user was erased a moment ago
-            for found in database.rows(user_id, REPLAY, lookup):
+            for found in database.rows(scope, REPLAY, the_key):
                 if found["fingerprint"] != fingerprint:
                     raise KeyReused from None
                 return as_answered(found["task"]), True
-            database.rows(user_id, EXPIRE, lookup)
+            database.rows(scope, EXPIRE, the_key)
     raise KeyInUse
 
 
 def sweep(database: Database) -> int:
     """Erase expired keys of all users, at the most SWEEP_SIZE, and return how many there were."""
-    return len(database.rows("", SWEEP, {}, probe=EXPIRED_KEYS))
+    return len(database.rows(Scope.sweep(), SWEEP, {}))
 
 
 @cache
@@ -125,13 +126,13 @@ def _create(names: frozenset[str]) -> Executable:
         )
         .cte("kept")
     )
-    answer = (new_task.c[column.key].label(column.key) for column in ANSWER)
+    answer = (new_task.c[column.key].label(column.key) for column in TASK_COLUMNS)
     return select(*answer).add_cte(NEW_USER, kept)
 
 
 def as_answered(task: Mapping[str, Any]) -> Row:
     """Return a stored task as the row that it was made of."""
-    row = {column.key: task[column.key] for column in ANSWER}
+    row = {column.key: task[column.key] for column in TASK_COLUMNS}
     for name in ("due_date", "created_at", "updated_at"):
         row[name] = row[name] and datetime.fromisoformat(row[name])
     return row

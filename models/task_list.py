@@ -24,9 +24,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from models.base import CodePoints, Instant
-from models.task import ANSWER, THE_USER, Task, fold, instant
-from postgres.database import Database, read
-from postgres.driver import Row
+from models.caller import Caller
+from models.task import TASK_COLUMNS, Task, fold, instant
+from models.task_operations import THE_USER
+from postgres.database import Database
+from postgres.round_trip import Row
+from postgres.scope import Scope
+from postgres.statement import read
 
 Statement = Select[*tuple[Any, ...]]
 
@@ -105,9 +109,9 @@ class Page(NamedTuple):
     end: Position | None
 
 
-def list_tasks(database: Database, user_id: str, query: Query, limit: int, after: Position | None) -> Page:
-    """Return at most `limit` of the user's tasks that the query asks for, from behind `after` on."""
-    rows = database.rows(user_id, *select_tasks(user_id, query, limit + 1, after))
+def list_tasks(database: Database, caller: Caller, query: Query, limit: int, after: Position | None) -> Page:
+    """Return at most `limit` of the caller's tasks that the query asks for, from behind `after` on."""
+    rows = database.rows(Scope.user(caller.id), *select_tasks(caller.id, query, limit + 1, after))
     if len(rows) <= limit:
         return Page(rows, None)
     return Page(rows[:limit], position(query, rows[limit - 1]))
@@ -128,7 +132,7 @@ def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_c
     conditions = FILTERS | (_due_bounds(order, is_continued) if sort == "due_date" else {})
     asked = (*STATUSES[status], *(condition for name in sorted(filters) for condition in conditions[name]))
     statement = (
-        select(*ANSWER)
+        select(*TASK_COLUMNS)
         .where(THE_USER, *dict.fromkeys(asked))  # each once, or PostgreSQL expects too few rows
         .order_by(getattr(key, order)(), getattr(Task.id, order)())
         .limit(bindparam("limit", type_=Integer))

@@ -20,11 +20,11 @@ import psycopg
 import pytest
 import uvicorn
 from click.testing import CliRunner, Result
-from connexion import FlaskApp
+from connexion import AsyncApp, FlaskApp
 
+from models import schema
 from models.schema import HEAD
 from openapi.app import create_app
-from openapi.operation import OnLoopApp
 from postgres.database import Database
 from server.cli import main
 from settings.settings import Settings
@@ -250,7 +250,7 @@ def test_migrate_says_that_the_database_is_away(run: Run, closed_port: int) -> N
 def _revision(url: str) -> str | None:
     database = Database(url)
     try:
-        return database.revision()
+        return schema.revision(database)
     finally:
         database.dispose()
 
@@ -495,7 +495,7 @@ def test_serve_starts_again_when_a_file_changes(tmp_path: Path, database_url: st
         wait_for(lambda: answers(server))
 
 
-@pytest.mark.parametrize(("framework", "host"), [("asgi", OnLoopApp), ("flask", FlaskApp)])
+@pytest.mark.parametrize(("framework", "host"), [("asgi", AsyncApp), ("flask", FlaskApp)])
 def test_the_framework_is_the_configured_one(
     make_settings: Callable[..., Settings], framework: str, host: type
 ) -> None:

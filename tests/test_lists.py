@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from postgres.scope import Scope
 from tests.support.client import Client, assert_problem
 
 WORDS = (
@@ -368,7 +369,7 @@ def insert_many(database: Any, client: Any, number: int, user: str | None = None
         FROM generate_series(1, :number) AS n RETURNING 1 AS one
     """
     user = user or client.user
-    database.rows(user, text(statement), {"user": user, "number": number}, timeout=60)
+    database.rows(Scope.user(user), text(statement), {"user": user, "number": number}, timeout=60)
 
 
 @pytest.mark.load

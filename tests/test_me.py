@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from postgres.database import Database
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.conftest import SECRET
 from tests.support.client import Client, assert_problem
@@ -108,7 +109,7 @@ def test_erasure_leaves_nothing_and_a_later_token_starts_afresh(
     first = client.post("/api/tasks", json={"title": "x"}, headers=keyed)
     assert client.delete("/api/me").status_code == 204
     for table in ("users", "tasks", "idempotency_keys"):
-        assert database.rows(str(client.user), text(f"SELECT 1 FROM {table}"), {}) == []
+        assert database.rows(Scope.user(str(client.user)), text(f"SELECT 1 FROM {table}"), {}) == []
     assert client.get("/api/me").json()["tasks"] == {"pending": 0, "completed": 0}
     gone = client.get(first.headers["location"])
     assert_problem(gone, 404, "task_not_found", "There is no task with this id.")

@@ -17,6 +17,7 @@ import jwt
 import pytest
 
 from openapi.app import token_verifier
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.conftest import SECRET
 from tests.support.client import Client, Conformance, assert_problem
@@ -304,7 +305,7 @@ def user_row(database: Any, client: Client) -> list[dict[str, Any]]:
 
     from models.user import User
 
-    return database.rows(client.user, select(User.email, User.name).where(User.id == client.user), {})
+    return database.rows(Scope.user(client.user), select(User.email, User.name).where(User.id == client.user), {})
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def _content(document: dict[str, Any], path: Path) -> Iterator[Mutant]:
 
 def _link(path: Path, link: dict[str, Any]) -> Iterator[Mutant]:
     yield _drop((*path, "parameters"))
-    yield _put((*path, "operationId"), "handlers.tasks.list_tasks", "changed")
+    yield _put((*path, "operationId"), "list_tasks", "changed")
     for name in link["parameters"]:
         yield _put((*path, "parameters", name), "$response.body#/title", "changed")
 
