@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.server import ROOT
 from tools.mutate import every_mutant
@@ -134,6 +135,42 @@ def resolved(node: Any) -> list[Any]:
 
 def test_no_file_is_large(files: list[Path]) -> None:
     assert {str(path.relative_to(ROOT)): path.stat().st_size for path in files if path.stat().st_size > MAX_SIZE} == {}
+
+
+# What runs for every change
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
+
+
+def workflow(path: Path) -> Any:
+    """Return a workflow, all of it text: YAML 1.1 takes its key `on` for a truth."""
+    return yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+
+
+def test_every_push_and_every_pull_request_is_checked() -> None:
+    assert {event for path in WORKFLOWS for event in workflow(path)["on"]} == {"push", "pull_request"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_runs_what_people_run_by_hand_and_may_only_read(path: Path) -> None:
+    document = workflow(path)
+    assert document["permissions"] == {"contents": "read"}
+    for job in document["jobs"].values():
+        assert "permissions" not in job
+        assert int(job["timeout-minutes"]) <= 120
+        assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+        actions = [step["uses"] for step in job["steps"] if "uses" in step]
+        assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_takes_the_oldest_python_and_a_newer_one(path: Path) -> None:
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    for job in workflow(path)["jobs"].values():
+        first, *others = job["strategy"]["matrix"]["python"]
+        assert f">={first}" == oldest
+        assert others
+        assert "${{ matrix.python }}" in job["container"]["image"]
 
 
 # What the documents say of tests
