@@ -137,6 +137,12 @@ def test_no_file_is_large(files: list[Path]) -> None:
     assert {str(path.relative_to(ROOT)): path.stat().st_size for path in files if path.stat().st_size > MAX_SIZE} == {}
 
 
+def test_tables_and_plots_of_benchmarks_are_kept_and_raw_figures_are_not(files: list[Path]) -> None:
+    results = {path.suffix for path in files if path.is_relative_to(ROOT / "bench" / "results")}
+    assert results == {".md", ".svg", ".png"}
+    assert [path for path in files if path.is_relative_to(ROOT / "build")] == []
+
+
 # What runs for every change
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
