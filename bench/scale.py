@@ -1,12 +1,11 @@
 """Whether a page of a list takes longer for a user with more tasks: from 1,000 to 1,000,000, beside 10,000 other users.
 
 Run it with `make bench-scale`. It starts a PostgreSQL of its own, needs about 2 GB in the temporary directory, and
-writes a table, a plot and all figures to `bench/results/scale.*`.
+writes a table and a plot to `bench/results` and all figures to `build/bench/scale.json`.
 """
 
 import argparse
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -22,6 +21,7 @@ import matplotlib as mpl
 import psycopg
 from sqlalchemy import func, select
 
+from bench.report import keep
 from models import schema, task_list
 from models.caller import Caller
 from models.task_list import Position, Query
@@ -212,7 +212,7 @@ def main() -> None:
     path = arguments.output / "scale"
     path.with_suffix(".md").write_text(text)
     lists = [{**one._asdict(), "milliseconds": times} for one, times in figures.items()]
-    path.with_suffix(".json").write_text(json.dumps({**about, "lists": lists}, indent=1) + "\n")
+    keep({**about, "lists": lists}, "scale")
     plot(figures, path)
 
 

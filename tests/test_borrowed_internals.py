@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import httptools
 import psycopg
 import pytest
 import uvicorn
@@ -26,6 +25,7 @@ from sqlalchemy import Text, bindparam, column, select, table
 from sqlalchemy.util import await_, greenlet_spawn
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
 
@@ -147,7 +147,7 @@ def test_uvicorns_protocol_is_the_one_that_the_http_protocol_extends() -> None:
     cycle = inspect.getsource(RequestResponseCycle)
     names = ("disconnected", "message_event", "more_body", "response_started", "response_complete", "keep_alive")
     assert [name for name in names if f"self.{name}" not in cycle] == [], moved
-    assert lacking(httptools.HttpRequestParser(object()), "get_http_version", "should_upgrade") == [], moved
+    assert lacking(httptools_impl.httptools.HttpRequestParser(object()), "get_http_version", "should_upgrade") == [], moved
 
 
 def test_uvicorns_supervisor_hands_its_sockets_to_the_workers_by_pickling() -> None:

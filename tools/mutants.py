@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from openapi.contract import METHODS
+from openapi.contract import CONTROLLER, METHODS
 
 Path = tuple[str | int, ...]
 BOUNDS = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -117,8 +117,15 @@ def _operation(document: dict[str, Any], path: Path, another_id: str) -> Iterato
     yield _rename(path, "trace")
     yield _put((*path, "operationId"), another_id, "as another's")
     yield _drop((*path, "operationId"))
+    yield _drop((*path, CONTROLLER))
+    yield _put((*path, CONTROLLER), "handlers.conditions", "changed")
     yield from _security(document, path)
     yield from _parameters(document, path)
+    for place in ("query", "header"):
+        for name in ("extra", "user"):  # which no handler takes, and which once stood for the caller
+            added = {"name": name, "in": place, "schema": {"type": "string", "maxLength": 9}}
+            parameters = [*operation.get("parameters", []), added]
+            yield _put((*path, "parameters"), parameters, f"with {name} in {place}")
     if "requestBody" in operation:
         body = (*path, "requestBody")
         yield _drop(body)
