@@ -13,6 +13,7 @@ from settings.development_secret import ensure_cursor_secret, ensure_token_secre
 from settings.settings import Settings
 from settings.values import InvalidSettings
 from tests.support.server import ROOT
+from tools import settings_reference
 
 NAMES = [one.metadata["name"] for one in dataclasses.fields(Settings)]
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
@@ -473,15 +474,19 @@ def test_what_is_no_secret_is_shown_as_it_is() -> None:
 # What is documented
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("document", [".env.example", "README.md"])
-def test_every_setting_is_documented(document: str, name: str) -> None:
-    assert re.search(rf"\b{name}\b", (ROOT / document).read_text(encoding="utf-8"))
+def test_every_setting_is_described_below_its_declaration() -> None:
+    assert set(settings_reference.descriptions()) == {one.name for one in dataclasses.fields(Settings)}
 
 
-def test_the_example_names_no_setting_that_does_not_exist() -> None:
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^[#\s]*([A-Z][A-Z0-9_]*)\s*=", example, re.MULTILINE)) == set(NAMES)
+def test_the_reference_is_what_the_settings_say_of_themselves() -> None:
+    document, example = (path.read_text(encoding="utf-8") for path in settings_reference.WRITTEN)
+    is_current = (document, example) == (settings_reference.document(document), settings_reference.example())
+    assert is_current, "docs/settings.md or .env.example differs from settings/settings.py. Run: make settings"
+
+
+def test_the_reference_names_every_setting_once() -> None:
+    names = re.findall(r"^\| `([A-Z_]+)` \|", settings_reference.table(), re.MULTILINE)
+    assert (names, re.findall(r"^# ([A-Z_]+)=", settings_reference.example(), re.MULTILINE)) == (NAMES, NAMES)
 
 
 def test_a_copy_of_the_example_is_accepted_as_it_is() -> None:
