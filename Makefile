@@ -13,7 +13,7 @@ EXAMPLES ?= 100
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet
 # What takes long where every line is traced, and reaches nothing that others do not.
-UNMEASURED := better_auth browser contributing failover fuzz generated_client lint model plans repository walls
+UNMEASURED := better_auth browser contributing documents failover fuzz generated_client lint model plans repository walls
 CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
