@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from openapi.contract import Contract
 from tests.support.documents import Block, Checkout, blocks, commands, shows
 from tests.support.postgres import BINARIES, Postgres
 from tests.support.server import ROOT
@@ -133,6 +134,12 @@ def test_every_make_target_that_a_document_names_exists() -> None:
         for target in re.findall(r"(?:`|^)make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert named - targets == set()
+
+
+def test_the_guide_for_frontends_lists_every_header_that_scripts_can_read() -> None:
+    section = (ROOT / "docs" / "frontend.md").read_text(encoding="utf-8").partition("## Calls from the browser")[2]
+    listed = [name for cell in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for name in cell.split(", ")]
+    assert sorted(name.strip("`") for name in listed) == sorted(Contract().response_headers)
 
 
 def anchors(document: Path) -> set[str]:
