@@ -10,8 +10,8 @@ import pytest
 from dotenv import dotenv_values
 
 from settings.development_secret import ensure_cursor_secret, ensure_token_secret
-from settings.settings import Settings
-from settings.values import InvalidSettings
+from settings.settings import DEFAULT_RATE_LIMIT, LOCAL_FRONTENDS, Settings
+from settings.values import MIN_SECRET, InvalidSettings
 from tests.support.server import ROOT
 from tools import settings_reference
 
@@ -476,6 +476,13 @@ def test_what_is_no_secret_is_shown_as_it_is() -> None:
 
 def test_every_setting_is_described_below_its_declaration() -> None:
     assert set(settings_reference.descriptions()) == {one.name for one in dataclasses.fields(Settings)}
+
+
+def test_descriptions_have_the_values_that_the_code_has() -> None:
+    descriptions = settings_reference.descriptions()
+    assert f"`{DEFAULT_RATE_LIMIT}`" in descriptions["rate_limit"]
+    assert f"at least {MIN_SECRET} bytes" in descriptions["better_auth_secret"]
+    assert " and ".join(f"`{origin}`" for origin in LOCAL_FRONTENDS) in descriptions["cors_origins"]
 
 
 def test_the_reference_is_what_the_settings_say_of_themselves() -> None:
