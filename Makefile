@@ -13,11 +13,11 @@ EXAMPLES ?= 100
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet
 # What takes long where every line is traced, and reaches nothing that others do not.
-UNMEASURED := better_auth browser contributing failover fuzz generated_client lint model plans repository walls
+UNMEASURED := better_auth browser contributing documents failover fuzz generated_client lint model plans repository walls
 CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test mutate coverage fuzz replay lint lint-contract format policies audit bench bench-cores bench-scale lock client clean
+.PHONY: help run test mutate coverage fuzz replay lint lint-contract format policies settings audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -63,6 +63,9 @@ format: $(READY) ## Format the code
 
 policies: $(READY) ## Write the row-level security of the finished schema to models/policies.sql
 	@$(BIN)/python -m tools.policies
+
+settings: $(READY) ## Write docs/settings.md and .env.example from the settings' own descriptions
+	$(BIN)/python -m tools.settings_reference
 
 audit: $(READY) ## Look for known vulnerabilities in the locked packages
 	@$(BIN)/python -m tools.audit

@@ -31,6 +31,7 @@ from openapi.rate_limiter import RateLimiter
 from openapi.request import Services
 from postgres import embedded
 from postgres.database import Database
+from settings.development_secret import ensure_cursor_secret, ensure_token_secret
 from settings.settings import Settings
 from tokens.key_set import KeySet
 from tokens.verifier import TokenVerifier
@@ -58,7 +59,7 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
     tokens = token_verifier(settings)
     limit = settings.requests_per_minute
     limiter = RateLimiter(limit, settings.rate_limit_storage) if limit else None
-    services = Services(database, tokens, Cursors(settings.cursor_secret()), host.stream, contract.url_for)
+    services = Services(database, tokens, Cursors(ensure_cursor_secret(settings)), host.stream, contract.url_for)
     app = host.app(
         __name__,
         middlewares=[  # from the outside in
@@ -106,7 +107,7 @@ def _slots(host: Host, settings: Settings) -> int:
 def token_verifier(settings: Settings) -> TokenVerifier:
     """Return the verifier that the settings ask for."""
     return TokenVerifier(
-        secret=settings.secret(),
+        secret=ensure_token_secret(settings),
         key_set=KeySet(settings.key_set_url) if settings.key_set_url else None,
         origin=settings.origin,
         issuer=settings.jwt_issuer,

@@ -17,7 +17,8 @@ import click
 
 from postgres import embedded
 from server import processes
-from settings.settings import InvalidSettings, Settings
+from settings.settings import Settings
+from settings.values import InvalidSettings
 
 if TYPE_CHECKING:
     from postgres.database import Database

@@ -27,6 +27,7 @@ from models.schema import HEAD
 from openapi.app import create_app
 from postgres.database import Database
 from server.cli import main
+from settings.development_secret import ensure_token_secret
 from settings.settings import Settings
 from tests.conftest import SECRET
 from tests.support.client import Client, Conformance
@@ -209,7 +210,7 @@ def test_a_printed_token_has_the_configured_issuer_and_audience(run: Run) -> Non
 
 def test_a_token_printed_in_development_has_the_secret_of_the_data_directory(run: Run, tmp_path: Path) -> None:
     token = run("token", "--user", "u", DATA_DIR="data").stdout.strip()
-    secret = Settings.load({"DATA_DIR": str(tmp_path / "data")}).secret()
+    secret = ensure_token_secret(Settings.load({"DATA_DIR": str(tmp_path / "data")}))
     assert jwt.decode(token, secret, algorithms=["HS256"])["sub"] == "u"
 
 
