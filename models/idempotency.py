@@ -10,22 +10,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Executable,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal_column,
-    not_,
-    select,
-    text,
-    tuple_,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -51,28 +36,28 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
-        CheckConstraint("char_length(key) BETWEEN 1 AND 255", name="key_length"),
-        Index("ix_idempotency_keys_created", "created_at"),  # for the sweep, which crosses users
+        sa.CheckConstraint("char_length(key) BETWEEN 1 AND 255", name="key_length"),
+        sa.Index("ix_idempotency_keys_created", "created_at"),  # for the sweep, which crosses users
     )
 
-    user_id: Mapped[str] = mapped_column(CodePoints, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(CodePoints, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(CodePoints, primary_key=True)
-    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    fingerprint: Mapped[bytes] = mapped_column(sa.LargeBinary)
     task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as it was first answered
-    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=sa.func.now())
     updated_at = None  # type: ignore[assignment]
 
 
-IS_EXPIRED = IdempotencyKey.created_at < func.now() - text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
-THE_KEY = (IdempotencyKey.user_id == bindparam("the_user"), IdempotencyKey.key == bindparam("the_key"))
+IS_EXPIRED = IdempotencyKey.created_at < sa.func.now() - sa.text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
+THE_KEY = (IdempotencyKey.user_id == sa.bindparam("the_user"), IdempotencyKey.key == sa.bindparam("the_key"))
 
-REPLAY = read(select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, not_(IS_EXPIRED)))
-EXPIRE = delete(IdempotencyKey).where(*THE_KEY, IS_EXPIRED).returning(IdempotencyKey.key)
+REPLAY = read(sa.select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, sa.not_(IS_EXPIRED)))
+EXPIRE = sa.delete(IdempotencyKey).where(*THE_KEY, IS_EXPIRED).returning(IdempotencyKey.key)
 SWEEP = (
-    delete(IdempotencyKey)
+    sa.delete(IdempotencyKey)
     .where(
-        tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(
-            select(IdempotencyKey.user_id, IdempotencyKey.key).where(IS_EXPIRED).limit(SWEEP_SIZE)
+        sa.tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(
+            sa.select(IdempotencyKey.user_id, IdempotencyKey.key).where(IS_EXPIRED).limit(SWEEP_SIZE)
         )
     )
     .returning(IdempotencyKey.key)
@@ -110,24 +95,24 @@ def sweep(database: Database) -> int:
 
 
 @cache
-def _create(names: frozenset[str]) -> Executable:
+def _create(names: frozenset[str]) -> sa.Executable:
     """Return the statement that stores the user where they are new, the task, and the key with the task's answer."""
     new_task = INSERT.values(placeholders(names)).cte("new_task")
     kept = (
-        insert(IdempotencyKey)
+        sa.insert(IdempotencyKey)
         .from_select(
             ["user_id", "key", "fingerprint", "task"],
-            select(
+            sa.select(
                 new_task.c.user_id,
-                bindparam("the_key", type_=CodePoints),
-                bindparam("fingerprint", type_=LargeBinary),
-                func.to_jsonb(literal_column("new_task")),
+                sa.bindparam("the_key", type_=CodePoints),
+                sa.bindparam("fingerprint", type_=sa.LargeBinary),
+                sa.func.to_jsonb(sa.literal_column("new_task")),
             ),
         )
         .cte("kept")
     )
     answer = (new_task.c[column.key].label(column.key) for column in TASK_COLUMNS)
-    return select(*answer).add_cte(NEW_USER, kept)
+    return sa.select(*answer).add_cte(NEW_USER, kept)
 
 
 def as_answered(task: Mapping[str, Any]) -> Row:

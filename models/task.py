@@ -5,22 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Boolean,
-    CheckConstraint,
-    DateTime,
-    ForeignKey,
-    Index,
-    Integer,
-    Label,
-    TextClause,
-    Uuid,
-    bindparam,
-    false,
-    func,
-    literal_column,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
@@ -29,14 +14,14 @@ from models.base import Base, CodePoints, Instant
 DUE_OR = "\nCASE\n    WHEN due_date IS NULL THEN '{end}'::timestamp with time zone\n    ELSE due_date\nEND"
 
 
-def _list_indexes(name: str, *columns: str | TextClause) -> tuple[Index, Index]:
+def _list_indexes(name: str, *columns: str | sa.TextClause) -> tuple[sa.Index, sa.Index]:
     """Return the indexes of one order of the list: of all tasks, and a small one of those that are pending.
 
     The columns behind the id are filters, which PostgreSQL then checks in the index before it fetches a row.
     """
     return (
-        Index(f"ix_tasks_by_{name}", "user_id", *columns, "completed"),
-        Index(f"ix_tasks_pending_by_{name}", "user_id", *columns, postgresql_where=text("NOT completed")),
+        sa.Index(f"ix_tasks_by_{name}", "user_id", *columns, "completed"),
+        sa.Index(f"ix_tasks_pending_by_{name}", "user_id", *columns, postgresql_where=sa.text("NOT completed")),
     )
 
 
@@ -45,33 +30,35 @@ class Task(Base):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        CheckConstraint("char_length(title) BETWEEN 1 AND 200 AND btrim(title) <> ''", name="title"),
-        CheckConstraint("char_length(description) <= 1000", name="description_length"),
-        CheckConstraint("priority IN ('low', 'medium', 'high')", name="priority"),
-        CheckConstraint("due_date >= '0001-01-01 00:00Z' AND due_date < '10000-01-01 00:00Z'", name="due_date_years"),
+        sa.CheckConstraint("char_length(title) BETWEEN 1 AND 200 AND btrim(title) <> ''", name="title"),
+        sa.CheckConstraint("char_length(description) <= 1000", name="description_length"),
+        sa.CheckConstraint("priority IN ('low', 'medium', 'high')", name="priority"),
+        sa.CheckConstraint(
+            "due_date >= '0001-01-01 00:00Z' AND due_date < '10000-01-01 00:00Z'", name="due_date_years"
+        ),
         *_list_indexes("created", "created_at", "id", "priority", "due_date"),
         *_list_indexes("title", "title_folded", "id", "priority", "due_date"),
         # Tasks without a due date come last in either direction: each has an index with its own end in their place.
-        *_list_indexes("due_first", text(f"({DUE_OR.format(end='infinity')})"), "id", "priority"),
-        *_list_indexes("due_last", text(f"({DUE_OR.format(end='-infinity')})"), "id", "priority"),
-        Index("ix_tasks_id", "id"),  # for the probe, the one query that crosses users
+        *_list_indexes("due_first", sa.text(f"({DUE_OR.format(end='infinity')})"), "id", "priority"),
+        *_list_indexes("due_last", sa.text(f"({DUE_OR.format(end='-infinity')})"), "id", "priority"),
+        sa.Index("ix_tasks_id", "id"),  # for the probe, the one query that crosses users
     )
 
-    user_id: Mapped[str] = mapped_column(CodePoints, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, server_default=func.gen_random_uuid())
+    user_id: Mapped[str] = mapped_column(CodePoints, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[UUID] = mapped_column(sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid())
     title: Mapped[str] = mapped_column(CodePoints)
     title_folded: Mapped[str] = mapped_column(CodePoints)
     description: Mapped[str | None] = mapped_column(CodePoints)
     description_folded: Mapped[str | None] = mapped_column(CodePoints)
-    completed: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    completed: Mapped[bool] = mapped_column(sa.Boolean, server_default=sa.false())
     priority: Mapped[str | None] = mapped_column(CodePoints)
     due_date: Mapped[datetime | None] = mapped_column(Instant)
-    version: Mapped[int] = mapped_column(Integer, server_default="1")
+    version: Mapped[int] = mapped_column(sa.Integer, server_default="1")
 
 
-def utc(column: InstrumentedAttribute[Any]) -> Label[datetime]:
+def utc(column: InstrumentedAttribute[Any]) -> sa.Label[datetime]:
     """Read an instant in UTC, whatever time zone the session has."""
-    return func.timezone(literal_column("'UTC'"), column, type_=DateTime()).label(column.key)
+    return sa.func.timezone(sa.literal_column("'UTC'"), column, type_=sa.DateTime()).label(column.key)
 
 
 # What a client sees of a task, in this order.
@@ -104,7 +91,7 @@ def placeholders(names: frozenset[str]) -> dict[str, Any]:
     """Return what a statement sets its columns to, for values of these names."""
     table = Task.__table__.c
     columns = {name.removeprefix("new_"): name for name in sorted(names)}
-    return {column: bindparam(name, type_=table[column].type) for column, name in columns.items()}
+    return {column: sa.bindparam(name, type_=table[column].type) for column, name in columns.items()}
 
 
 def fold(string: str | None) -> str | None:

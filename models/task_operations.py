@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, Integer, bindparam, case, delete, func, insert, not_, select, update
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from models.caller import Caller
@@ -23,18 +23,20 @@ from postgres.round_trip import Row
 from postgres.scope import Scope
 from postgres.statement import read
 
-THE_USER = Task.user_id == bindparam("the_user")
-THE_TASK = (THE_USER, Task.id == bindparam("the_task"))
+THE_USER = Task.user_id == sa.bindparam("the_user")
+THE_TASK = (THE_USER, Task.id == sa.bindparam("the_task"))
 
-GET = read(select(*TASK_COLUMNS).where(*THE_TASK))
-UPDATE = update(Task).where(*THE_TASK).values(updated_at=func.now(), version=Task.version + 1).returning(*TASK_COLUMNS)
-TOGGLE = UPDATE.values(completed=not_(Task.completed))
-DELETE = delete(Task).where(*THE_TASK).returning(Task.id)
-INSERT = insert(Task).values(user_id=bindparam("the_user")).returning(*TASK_COLUMNS)
+GET = read(sa.select(*TASK_COLUMNS).where(*THE_TASK))
+UPDATE = (
+    sa.update(Task).where(*THE_TASK).values(updated_at=sa.func.now(), version=Task.version + 1).returning(*TASK_COLUMNS)
+)
+TOGGLE = UPDATE.values(completed=sa.not_(Task.completed))
+DELETE = sa.delete(Task).where(*THE_TASK).returning(Task.id)
+INSERT = sa.insert(Task).values(user_id=sa.bindparam("the_user")).returning(*TASK_COLUMNS)
 # The one row with this id, whoever owns it; of another user's task not even the version.
 PROBE = read(
-    select(case((Task.user_id == func.current_setting("app.user_id"), Task.version)).label("version")).where(
-        Task.id == bindparam("the_task")
+    sa.select(sa.case((Task.user_id == sa.func.current_setting("app.user_id"), Task.version)).label("version")).where(
+        Task.id == sa.bindparam("the_task")
     )
 )
 
@@ -55,8 +57,8 @@ class Precondition:
 
 ALWAYS = Precondition()
 CONDITIONS = {
-    "versions": Task.version == func.any(bindparam("versions", type_=postgresql.ARRAY(Integer))),
-    "other_than": Task.version != func.all(bindparam("other_than", type_=postgresql.ARRAY(Integer))),
+    "versions": Task.version == sa.func.any(sa.bindparam("versions", type_=postgresql.ARRAY(sa.Integer))),
+    "other_than": Task.version != sa.func.all(sa.bindparam("other_than", type_=postgresql.ARRAY(sa.Integer))),
 }
 
 
@@ -112,12 +114,12 @@ def delete_task(database: Database, caller: Caller, task_id: str, precondition: 
 
 
 @cache
-def _create(names: frozenset[str]) -> Executable:
+def _create(names: frozenset[str]) -> sa.Executable:
     return INSERT.values(placeholders(names)).add_cte(NEW_USER)
 
 
 @cache
-def _update(names: frozenset[str]) -> Executable:
+def _update(names: frozenset[str]) -> sa.Executable:
     return UPDATE.values(placeholders(names))
 
 

@@ -147,7 +147,9 @@ def test_uvicorns_protocol_is_the_one_that_the_http_protocol_extends() -> None:
     cycle = inspect.getsource(RequestResponseCycle)
     names = ("disconnected", "message_event", "more_body", "response_started", "response_complete", "keep_alive")
     assert [name for name in names if f"self.{name}" not in cycle] == [], moved
-    assert lacking(httptools_impl.httptools.HttpRequestParser(object()), "get_http_version", "should_upgrade") == [], moved
+    assert lacking(httptools_impl.httptools.HttpRequestParser(object()), "get_http_version", "should_upgrade") == [], (
+        moved
+    )
 
 
 def test_uvicorns_supervisor_hands_its_sockets_to_the_workers_by_pickling() -> None:
