@@ -1,4 +1,4 @@
-# The image of the service. The database is outside: see compose.yaml and docs/quickstart.md.
+# The image of the service. The database is outside: see compose.yaml and docs/deployment.md.
 
 FROM python:3.13-slim AS build
 WORKDIR /build

@@ -15,7 +15,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 CONTRACT := openapi/contracts/rest-api.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test mutate coverage fuzz replay lint lint-contract format audit bench bench-cores bench-scale lock client clean
+.PHONY: help run test mutate coverage fuzz replay lint lint-contract format policies settings audit bench bench-cores bench-scale lock client clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -58,6 +58,12 @@ lint-contract: lint/node_modules/.ready ## Only what checks the contract and nee
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+policies: $(READY) ## Write the row-level security of the finished schema to models/policies.sql
+	@$(BIN)/python -m tools.policies
+
+settings: $(READY) ## Write docs/settings.md and .env.example from the settings' own descriptions
+	$(BIN)/python -m tools.settings_reference
 
 audit: $(READY) ## Look for known vulnerabilities in the locked packages
 	@$(BIN)/python -m tools.audit

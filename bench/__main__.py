@@ -1,6 +1,5 @@
 """The benchmark: `python -m bench`. Every peer in turn, A B C A B C, each on a fresh copy of the same data."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def _numbers(_context: Any, _option: Any, value: str) -> list[int]:
 @click.option("--peers", callback=_names(PEERS), help=f"Some of {','.join(PEERS)}.")
 @click.option("--operations", callback=_names(OPERATIONS), help=f"Some of {','.join(OPERATIONS)}.")
 @click.option("--postgres", help="URL of a superuser of another PostgreSQL, over TCP.")
-@click.option("--output", default=RESULTS, type=click.Path(path_type=Path), help="Folder for table, plot and raw data.")
+@click.option("--output", default=RESULTS, type=click.Path(path_type=Path), help="Folder for table and plot.")
 def main(
     rounds: int,
     seconds: int,
@@ -109,7 +108,7 @@ def main(
     postgres: str | None,
     output: Path,
 ) -> None:
-    """Measure this service against its peers, and write a table, a plot and the raw data."""
+    """Measure this service against its peers, write a table and a plot, and every measurement to build/bench."""
     for name in peers.copy():
         if reason := missing(name):
             click.echo(f"{PEERS[name].title} is left out: {reason}")
@@ -120,9 +119,9 @@ def main(
             for name in peers:
                 run.turn(name, number, data)
                 click.echo(f"round {number} of {rounds}: {PEERS[name].title}: {_short(run, number, name)}")
-    output.mkdir(parents=True, exist_ok=True)
     raw = {key: value for key, value in asdict(run).items() if key != "expected"}
-    (output / "benchmark.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    report.keep(raw, "benchmark")
+    output.mkdir(parents=True, exist_ok=True)
     click.echo(report.write(raw, output))
 
 

@@ -1,7 +1,6 @@
 """Cores, memory and start-up: `python -m bench.cores`. Two workers against one, and one over 100,000 requests."""
 
 import itertools
-import json
 import shutil
 import statistics
 import subprocess
@@ -160,7 +159,7 @@ def _plot(points: list[tuple[int, float]], output: Path) -> None:
 @click.option("--seconds", default=3, help="How long a measurement of the workers takes.")
 @click.option("--requests", "total", default=100_000, help="How many requests the memory is watched over.")
 @click.option("--postgres", help="URL of a superuser of another PostgreSQL, over TCP.")
-@click.option("--output", default=RESULTS, type=click.Path(path_type=Path), help="Folder for table, plot and raw data.")
+@click.option("--output", default=RESULTS, type=click.Path(path_type=Path), help="Folder for table and plot.")
 def main(rounds: int, seconds: int, total: int, postgres: str | None, output: Path) -> None:
     """Measure what a second worker gains, how memory grows, and how long the start takes."""
     with data.prepared(postgres) as prepared:
@@ -171,8 +170,8 @@ def main(rounds: int, seconds: int, total: int, postgres: str | None, output: Pa
             "memory": memory(prepared, total),
             "packages": packages(),
         }
+    report.keep(raw, "cores")
     output.mkdir(parents=True, exist_ok=True)
-    (output / "cores.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     click.echo(write(raw, output))
 
 

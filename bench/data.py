@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from models import schema
 from postgres.database import Database
 from tests.support.postgres import Postgres
 
@@ -99,9 +100,9 @@ class Data:
             _execute(connection, "ALTER ROLE {} BYPASSRLS", BYPASS)
             _execute(connection, "CREATE DATABASE {} OWNER {}", TEMPLATE, OWNER)
             _execute(connection, "ALTER ROLE {} SET timezone = 'UTC'", BYPASS)
-        schema = Database(self._url(OWNER, TEMPLATE))
-        schema.migrate()
-        schema.dispose()
+        database = Database(self._url(OWNER, TEMPLATE))
+        schema.migrate(database)
+        database.dispose()
         with self._superuser(TEMPLATE) as connection, connection.cursor() as cursor:
             for statement in SEED.split(";\n")[:-1]:
                 cursor.execute(statement, {"users": USERS, "tasks": TASKS})

@@ -1,5 +1,6 @@
 """The report: a table and a plot of medians, and a short table for the README."""
 
+import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from matplotlib import pyplot as plt
 from bench.servers import PEERS, ROOT
 
 README = ROOT / "README.md"
+RAW = ROOT / "build" / "bench"  # every single measurement, which git does not keep
 OURS, RIVAL, FLOOR = "service", "fastapi", "floor"
 CROWD = 100  # connections from which on a measurement takes twice as long: each of them has to get its answers
 SHOWN = 32  # connections of the plot and of the short table
@@ -46,6 +48,12 @@ def write(raw: Raw, output: Path) -> str:
     if output.resolve() == ROOT / "bench" / "results" and raw["rounds"] >= ENOUGH:
         place(README, "benchmark", f"{_origin(raw)}\n\n{short}")
     return short
+
+
+def keep(raw: Raw, name: str) -> None:
+    """Write every single measurement, beside no table or plot: it is for who ran the benchmark, not for git."""
+    RAW.mkdir(parents=True, exist_ok=True)
+    (RAW / f"{name}.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
 
 
 def place(path: Path, name: str, text: str) -> None:

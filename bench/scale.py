@@ -1,12 +1,11 @@
 """Whether a page of a list takes longer for a user with more tasks: from 1,000 to 1,000,000, beside 10,000 other users.
 
 Run it with `make bench-scale`. It starts a PostgreSQL of its own, needs about 2 GB in the temporary directory, and
-writes a table, a plot and all figures to `bench/results/scale.*`.
+writes a table and a plot to `bench/results` and all figures to `build/bench/scale.json`.
 """
 
 import argparse
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -22,9 +21,12 @@ import matplotlib as mpl
 import psycopg
 from sqlalchemy import func, select
 
-from models import task_list
+from bench.report import keep
+from models import schema, task_list
+from models.caller import Caller
 from models.task_list import Position, Query
 from postgres.database import Database
+from postgres.scope import Scope
 from tests.support.postgres import Postgres
 
 RESULTS = Path(__file__).parent / "results"
@@ -103,10 +105,11 @@ def position(database: Database, user: str, one: List) -> Position | None:
         return None
     query = one.query()
     statement, parameters = task_list.select_tasks(user, query, 1, None)
+    scope = Scope.user(user)
     (total,) = database.rows(
-        user, select(func.count().label("n")).select_from(statement.limit(None).subquery()), parameters
+        scope, select(func.count().label("n")).select_from(statement.limit(None).subquery()), parameters
     )
-    (row,) = database.rows(user, statement.offset(min(DEEP, total["n"] // 2)), parameters)
+    (row,) = database.rows(scope, statement.offset(min(DEEP, total["n"] // 2)), parameters)
     return task_list.position(query, row)
 
 
@@ -120,7 +123,7 @@ def measure(database: Database, sizes: Iterable[int], rounds: int) -> dict[List,
         for _ in range(3 if one.filters == "q" else rounds):
             for size, start in starts.items():
                 started = time.perf_counter()
-                task_list.list_tasks(database, f"user-{size}", query, one.limit, start)
+                task_list.list_tasks(database, Caller(f"user-{size}", None, None), query, one.limit, start)
                 times[size].append((time.perf_counter() - started) * 1000)
         figures[one] = {size: statistics.median(values) for size, values in times.items()}
     return figures
@@ -197,7 +200,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with Postgres(max_wal_size="4GB", checkpoint_timeout="30min") as postgres:
         database = Database(postgres.url, statement_timeout=120)
-        database.migrate()
+        schema.migrate(database)
         seed(postgres, arguments.sizes, arguments.others)
         figures = measure(database, arguments.sizes, arguments.rounds)
         about = circumstances(database, arguments.rounds)
@@ -209,7 +212,7 @@ def main() -> None:
     path = arguments.output / "scale"
     path.with_suffix(".md").write_text(text)
     lists = [{**one._asdict(), "milliseconds": times} for one, times in figures.items()]
-    path.with_suffix(".json").write_text(json.dumps({**about, "lists": lists}, indent=1) + "\n")
+    keep({**about, "lists": lists}, "scale")
     plot(figures, path)
 
 

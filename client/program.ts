@@ -13,7 +13,7 @@ type TaskCreate = components["schemas"]["TaskCreate"];
 type TaskUpdate = components["schemas"]["TaskUpdate"];
 type TaskPatch = components["schemas"]["TaskPatch"];
 type Problem = components["schemas"]["Problem"];
-type ListQuery = NonNullable<operations["handlers.tasks.list_tasks"]["parameters"]["query"]>;
+type ListQuery = NonNullable<operations["list_tasks"]["parameters"]["query"]>;
 
 /** What openapi-fetch returns, whatever the operation. */
 type Answer<Data> = { data?: Data; error?: Problem; response: Response };
@@ -59,6 +59,7 @@ function explain(problem: Problem): string {
     case "idempotency_key_in_use":
     case "rate_limited":
     case "request_timeout":
+    case "busy":
     case "unavailable":
       return "Try again shortly.";
     case "content_too_large":

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from models.task import Precondition
+from models.task_operations import Precondition
 
 ENTITY_TAG: Final = re.compile(r'(W/)?"([^"]*)"')
 VERSION: Final = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)

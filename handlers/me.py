@@ -5,8 +5,9 @@ from typing import Any
 
 from handlers.encoding import to_json
 from models import me
+from models.caller import Caller
 from postgres.database import Database
-from postgres.driver import Row
+from postgres.round_trip import Row
 
 # Makes a streamed answer of JSON in chunks and headers; each host of the application has its own kind.
 Stream = Callable[[Iterator[bytes], dict[str, str]], Any]
@@ -14,33 +15,33 @@ Stream = Callable[[Iterator[bytes], dict[str, str]], Any]
 ATTACHMENT = {"Content-Disposition": 'attachment; filename="tasks-export.json"'}
 
 
-def get_me(database: Database, token_info: dict[str, Any]) -> dict[str, Any]:
+def get_me(database: Database, caller: Caller) -> dict[str, Any]:
     """Return the caller; the token knows better than the database, for the issuer owns email and name."""
-    stored = me.summary(database, token_info["sub"])
+    stored = me.summary(database, caller)
     return {
-        "id": token_info["sub"],
-        "email": token_info["email"] or stored["email"],
-        "name": token_info["name"] or stored["name"],
+        "id": caller.id,
+        "email": caller.email or stored["email"],
+        "name": caller.name or stored["name"],
         "tasks": {"pending": stored["pending"], "completed": stored["completed"]},
     }
 
 
-def export_me(database: Database, user: str, stream: Stream) -> Any:
+def export_me(database: Database, caller: Caller, stream: Stream) -> Any:
     """Stream everything that is stored about the caller."""
-    return stream(_export(database, user, me.user(database, user)), ATTACHMENT)
+    return stream(_export(database, caller, me.user(database, caller)), ATTACHMENT)
 
 
-def delete_me(database: Database, user: str) -> tuple[None, int]:
+def delete_me(database: Database, caller: Caller) -> tuple[None, int]:
     """Erase the caller."""
-    me.erase(database, user)
+    me.erase(database, caller)
     return None, 204
 
 
-def _export(database: Database, user: str, stored: Row | None) -> Iterator[bytes]:
+def _export(database: Database, caller: Caller, stored: Row | None) -> Iterator[bytes]:
     yield b'{"user":' + to_json(stored) + b',"tasks":['
-    yield from _items(me.tasks(database, user))
+    yield from _items(me.tasks(database, caller))
     yield b'],"idempotency_keys":['
-    yield from _items(me.idempotency_keys(database, user))
+    yield from _items(me.idempotency_keys(database, caller))
     yield b"]}"
 
 

@@ -1,4 +1,4 @@
-"""Errors that the models raise; `openapi/problems.py` maps each to its answer."""
+"""Errors that the models raise; `openapi/problems.py` maps each to its response."""
 
 
 class TaskNotFound(Exception):
@@ -7,14 +7,6 @@ class TaskNotFound(Exception):
 
 class TaskForbidden(Exception):
     """The task exists and belongs to another user."""
-
-
-class DatabaseFault(Exception):
-    """A statement failed for a reason of ours; the message has none of its parameters."""
-
-
-class ConstraintViolated(DatabaseFault):
-    """A statement broke a constraint of the schema."""
 
 
 class VersionMismatch(Exception):
@@ -31,19 +23,3 @@ class KeyReused(Exception):
 
 class KeyInUse(Exception):
     """Another request with the same idempotency key has not ended yet."""
-
-
-class DatabaseUnavailable(Exception):
-    """The database cannot be reached, is overloaded, or its schema is not in place yet."""
-
-
-class ConnectionBroken(DatabaseUnavailable):
-    """The connection broke while a statement ran; whether it was carried out is not known."""
-
-
-class RoleUnbound(DatabaseUnavailable):
-    """The role that the application connects as is not bound by row-level security."""
-
-
-class LockTimeout(DatabaseUnavailable):
-    """Another transaction held what the statement needed for too long."""

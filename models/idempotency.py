@@ -10,30 +10,21 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Executable,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal_column,
-    not_,
-    select,
-    text,
-    tuple_,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
-from models.errors import ConstraintViolated, KeyInUse, KeyReused, LockTimeout
-from models.task import ANSWER, INSERT, NEW_USER, columns, owner, placeholders
-from postgres.database import Database, read
-from postgres.driver import Row
+from models.caller import Caller
+from models.errors import KeyInUse, KeyReused
+from models.task import TASK_COLUMNS, column_values, placeholders
+from models.task_operations import INSERT
+from models.user import NEW_USER, user_values
+from postgres.database import Database
+from postgres.errors import ConstraintViolated, LockTimeout
+from postgres.round_trip import Row
+from postgres.scope import Scope
+from postgres.statement import read
 
 LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3
@@ -45,93 +36,88 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
-        CheckConstraint("char_length(key) BETWEEN 1 AND 255", name="key_length"),
-        Index("ix_idempotency_keys_created", "created_at"),  # for the sweep, which crosses users
+        sa.CheckConstraint("char_length(key) BETWEEN 1 AND 255", name="key_length"),
+        sa.Index("ix_idempotency_keys_created", "created_at"),  # for the sweep, which crosses users
     )
 
-    user_id: Mapped[str] = mapped_column(CodePoints, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(CodePoints, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(CodePoints, primary_key=True)
-    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    fingerprint: Mapped[bytes] = mapped_column(sa.LargeBinary)
     task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as it was first answered
-    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=sa.func.now())
     updated_at = None  # type: ignore[assignment]
 
 
-IS_EXPIRED = IdempotencyKey.created_at < func.now() - text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
-THE_KEY = (IdempotencyKey.user_id == bindparam("the_user"), IdempotencyKey.key == bindparam("the_key"))
+IS_EXPIRED = IdempotencyKey.created_at < sa.func.now() - sa.text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
+THE_KEY = (IdempotencyKey.user_id == sa.bindparam("the_user"), IdempotencyKey.key == sa.bindparam("the_key"))
 
-REPLAY = read(select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, not_(IS_EXPIRED)))
-EXPIRE = delete(IdempotencyKey).where(*THE_KEY, IS_EXPIRED).returning(IdempotencyKey.key)
-# Under the row-level security of this probe the statement sees expired keys of all users, and nothing else.
-EXPIRED_KEYS = "expired-keys"
+REPLAY = read(sa.select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, sa.not_(IS_EXPIRED)))
+EXPIRE = sa.delete(IdempotencyKey).where(*THE_KEY, IS_EXPIRED).returning(IdempotencyKey.key)
 SWEEP = (
-    delete(IdempotencyKey)
+    sa.delete(IdempotencyKey)
     .where(
-        tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(
-            select(IdempotencyKey.user_id, IdempotencyKey.key).where(IS_EXPIRED).limit(SWEEP_SIZE)
+        sa.tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(
+            sa.select(IdempotencyKey.user_id, IdempotencyKey.key).where(IS_EXPIRED).limit(SWEEP_SIZE)
         )
     )
     .returning(IdempotencyKey.key)
 )
 
 
-def create_task_once(
-    database: Database, claims: Mapping[str, Any], fields: Mapping[str, Any], key: str
-) -> tuple[Row, bool]:
+def create_task_once(database: Database, caller: Caller, fields: Mapping[str, Any], key: str) -> tuple[Row, bool]:
     """Store a new task and its key, or return the task that this key created; the second value tells which.
 
     Raises KeyReused, KeyInUse.
     """
-    user_id = claims["sub"]
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
-    values = columns(fields)
-    parameters = {**owner(claims), **values, "the_key": key, "fingerprint": fingerprint}
-    lookup = {"the_user": user_id, "the_key": key}
+    values, scope = column_values(fields), Scope.user(caller.id)
+    parameters = {**user_values(caller), **values, "the_key": key, "fingerprint": fingerprint}
+    the_key = {"the_user": caller.id, "the_key": key}
     statement = _create(frozenset(values))
     for _ in range(ATTEMPTS):
         try:
-            (row,) = database.rows(user_id, statement, parameters)
+            (row,) = database.rows(scope, statement, parameters)
             return row, False
         except LockTimeout as error:
             raise KeyInUse from error
         except ConstraintViolated:  # the key is there, or the user was erased a moment ago
-            for found in database.rows(user_id, REPLAY, lookup):
+            for found in database.rows(scope, REPLAY, the_key):
                 if found["fingerprint"] != fingerprint:
                     raise KeyReused from None
                 return as_answered(found["task"]), True
-            database.rows(user_id, EXPIRE, lookup)
+            database.rows(scope, EXPIRE, the_key)
     raise KeyInUse
 
 
 def sweep(database: Database) -> int:
     """Erase expired keys of all users, at the most SWEEP_SIZE, and return how many there were."""
-    return len(database.rows("", SWEEP, {}, probe=EXPIRED_KEYS))
+    return len(database.rows(Scope.sweep(), SWEEP, {}))
 
 
 @cache
-def _create(names: frozenset[str]) -> Executable:
+def _create(names: frozenset[str]) -> sa.Executable:
     """Return the statement that stores the user where they are new, the task, and the key with the task's answer."""
     new_task = INSERT.values(placeholders(names)).cte("new_task")
     kept = (
-        insert(IdempotencyKey)
+        sa.insert(IdempotencyKey)
         .from_select(
             ["user_id", "key", "fingerprint", "task"],
-            select(
+            sa.select(
                 new_task.c.user_id,
-                bindparam("the_key", type_=CodePoints),
-                bindparam("fingerprint", type_=LargeBinary),
-                func.to_jsonb(literal_column("new_task")),
+                sa.bindparam("the_key", type_=CodePoints),
+                sa.bindparam("fingerprint", type_=sa.LargeBinary),
+                sa.func.to_jsonb(sa.literal_column("new_task")),
             ),
         )
         .cte("kept")
     )
-    answer = (new_task.c[column.key].label(column.key) for column in ANSWER)
-    return select(*answer).add_cte(NEW_USER, kept)
+    answer = (new_task.c[column.key].label(column.key) for column in TASK_COLUMNS)
+    return sa.select(*answer).add_cte(NEW_USER, kept)
 
 
 def as_answered(task: Mapping[str, Any]) -> Row:
     """Return a stored task as the row that it was made of."""
-    row = {column.key: task[column.key] for column in ANSWER}
+    row = {column.key: task[column.key] for column in TASK_COLUMNS}
     for name in ("due_date", "created_at", "updated_at"):
         row[name] = row[name] and datetime.fromisoformat(row[name])
     return row

@@ -7,11 +7,15 @@ from uuid import UUID
 from sqlalchemy import Integer, bindparam, delete, func, not_, select
 
 from models.base import CodePoints
+from models.caller import Caller
 from models.idempotency import IdempotencyKey, as_answered
-from models.task import ANSWER, THE_USER, Task, utc
+from models.task import TASK_COLUMNS, Task, utc
+from models.task_operations import THE_USER
 from models.user import User
-from postgres.database import Database, read
-from postgres.driver import Row
+from postgres.database import Database
+from postgres.round_trip import Row
+from postgres.scope import Scope
+from postgres.statement import read
 
 BATCH = 500  # rows that an export holds in memory at the most
 ERASURE_TIMEOUT = 120.0  # seconds; an erasure takes as long as the user has tasks
@@ -27,7 +31,7 @@ SUMMARY = read(
 )
 USER = read(select(User.id, User.email, User.name, utc(User.created_at), utc(User.updated_at)).where(IS_ME))
 TASKS = read(
-    select(*ANSWER)
+    select(*TASK_COLUMNS)
     .where(THE_USER, Task.id > bindparam("after", type_=Task.id.type))
     .order_by(Task.id)
     .limit(bindparam("limit", type_=Integer))
@@ -41,35 +45,36 @@ KEYS = read(
 ERASE = delete(User).where(IS_ME).returning(User.id)
 
 
-def summary(database: Database, user_id: str) -> Row:
+def summary(database: Database, caller: Caller) -> Row:
     """Return `email`, `name` and how many tasks are `pending` and `completed`; zeros and None for a new user."""
-    (row,) = database.rows(user_id, SUMMARY, {"the_user": user_id})
+    (row,) = database.rows(Scope.user(caller.id), SUMMARY, {"the_user": caller.id})
     return row
 
 
-def user(database: Database, user_id: str) -> Row | None:
+def user(database: Database, caller: Caller) -> Row | None:
     """Return the stored user, None for one who has not written anything yet."""
-    rows = database.rows(user_id, USER, {"the_user": user_id})
+    rows = database.rows(Scope.user(caller.id), USER, {"the_user": caller.id})
     return rows[0] if rows else None
 
 
-def tasks(database: Database, user_id: str) -> Iterator[list[Row]]:
+def tasks(database: Database, caller: Caller) -> Iterator[list[Row]]:
     """Yield all tasks of the user in the order of their ids, in batches."""
-    return _all(database, user_id, TASKS, "id", UUID(int=0))
+    return _all(database, caller, TASKS, "id", UUID(int=0))
 
 
-def idempotency_keys(database: Database, user_id: str) -> Iterator[list[Row]]:
+def idempotency_keys(database: Database, caller: Caller) -> Iterator[list[Row]]:
     """Yield all idempotency keys of the user, in batches."""
-    for batch in _all(database, user_id, KEYS, "key", ""):
+    for batch in _all(database, caller, KEYS, "key", ""):
         yield [row | {"task": as_answered(row["task"])} for row in batch]
 
 
-def erase(database: Database, user_id: str) -> None:
+def erase(database: Database, caller: Caller) -> None:
     """Erase the user, their tasks and their idempotency keys."""
-    database.rows(user_id, ERASE, {"the_user": user_id}, timeout=ERASURE_TIMEOUT)
+    database.rows(Scope.user(caller.id), ERASE, {"the_user": caller.id}, timeout=ERASURE_TIMEOUT)
 
 
-def _all(database: Database, user_id: str, statement: Any, key: str, after: Any) -> Iterator[list[Row]]:
-    while rows := database.rows(user_id, statement, {"the_user": user_id, "after": after, "limit": BATCH}):
+def _all(database: Database, caller: Caller, statement: Any, key: str, after: Any) -> Iterator[list[Row]]:
+    scope, parameters = Scope.user(caller.id), {"the_user": caller.id, "limit": BATCH}
+    while rows := database.rows(scope, statement, parameters | {"after": after}):
         yield rows
         after = rows[-1][key]

@@ -7,44 +7,35 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    ColumnExpressionArgument,
-    Integer,
-    Select,
-    bindparam,
-    case,
-    func,
-    literal_column,
-    not_,
-    or_,
-    select,
-    tuple_,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from models.base import CodePoints, Instant
-from models.task import ANSWER, THE_USER, Task, fold, instant
-from postgres.database import Database, read
-from postgres.driver import Row
+from models.caller import Caller
+from models.task import TASK_COLUMNS, Task, fold, instant
+from models.task_operations import THE_USER
+from postgres.database import Database
+from postgres.round_trip import Row
+from postgres.scope import Scope
+from postgres.statement import read
 
-Statement = Select[*tuple[Any, ...]]
+Statement = sa.Select[*tuple[Any, ...]]
 
 
 class Sort(NamedTuple):
     """An order of the list: what it compares in each direction, and the direction that it has by itself."""
 
-    asc: ColumnElement[Any]
-    desc: ColumnElement[Any]
+    asc: sa.ColumnElement[Any]
+    desc: sa.ColumnElement[Any]
     own: str
 
 
 # Tasks without a due date come last: in their place stands the end that each direction reaches last. It is CASE and not
 # coalesce(), which PostgreSQL takes for leaky and so keeps out of an index condition under row-level security.
-LATEST = literal_column("'infinity'", Instant)
-EARLIEST = literal_column("'-infinity'", Instant)
-DUE_FIRST = case((Task.due_date.is_(None), LATEST), else_=Task.due_date)
-DUE_LAST = case((Task.due_date.is_(None), EARLIEST), else_=Task.due_date)
+LATEST = sa.literal_column("'infinity'", Instant)
+EARLIEST = sa.literal_column("'-infinity'", Instant)
+DUE_FIRST = sa.case((Task.due_date.is_(None), LATEST), else_=Task.due_date)
+DUE_LAST = sa.case((Task.due_date.is_(None), EARLIEST), else_=Task.due_date)
 CREATED = Task.created_at.expression
 TITLE = Task.title_folded.expression
 
@@ -53,21 +44,23 @@ SORTS = {
     "title": Sort(TITLE, TITLE, "asc"),
     "due_date": Sort(DUE_FIRST, DUE_LAST, "asc"),
 }
-IS_PENDING = not_(Task.completed)
-STATUSES: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
+IS_PENDING = sa.not_(Task.completed)
+STATUSES: dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]] = {
     "all": (),
     "pending": (IS_PENDING,),
     "completed": (Task.completed,),
 }
-SEARCHED = bindparam("q", type_=CodePoints)
-FILTERS: dict[str, tuple[ColumnExpressionArgument[bool], ...]] = {
+SEARCHED = sa.bindparam("q", type_=CodePoints)
+FILTERS: dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]] = {
     # Before version 17 PostgreSQL checks one of several values in the row, and only one that is alone in the index.
-    "the_priority": (Task.priority == bindparam("the_priority", type_=CodePoints),),
-    "priority": (Task.priority == func.any(bindparam("priority", type_=postgresql.ARRAY(CodePoints))),),
-    "due_from": (Task.due_date >= bindparam("due_from", type_=Instant),),
-    "due_to": (Task.due_date < bindparam("due_to", type_=Instant),),
-    "overdue": (Task.due_date < func.now(), IS_PENDING),
-    "q": (or_(func.strpos(Task.title_folded, SEARCHED) > 0, func.strpos(Task.description_folded, SEARCHED) > 0),),
+    "the_priority": (Task.priority == sa.bindparam("the_priority", type_=CodePoints),),
+    "priority": (Task.priority == sa.func.any(sa.bindparam("priority", type_=postgresql.ARRAY(CodePoints))),),
+    "due_from": (Task.due_date >= sa.bindparam("due_from", type_=Instant),),
+    "due_to": (Task.due_date < sa.bindparam("due_to", type_=Instant),),
+    "overdue": (Task.due_date < sa.func.now(), IS_PENDING),
+    "q": (
+        sa.or_(sa.func.strpos(Task.title_folded, SEARCHED) > 0, sa.func.strpos(Task.description_folded, SEARCHED) > 0),
+    ),
 }
 
 
@@ -105,9 +98,9 @@ class Page(NamedTuple):
     end: Position | None
 
 
-def list_tasks(database: Database, user_id: str, query: Query, limit: int, after: Position | None) -> Page:
-    """Return at most `limit` of the user's tasks that the query asks for, from behind `after` on."""
-    rows = database.rows(user_id, *select_tasks(user_id, query, limit + 1, after))
+def list_tasks(database: Database, caller: Caller, query: Query, limit: int, after: Position | None) -> Page:
+    """Return at most `limit` of the caller's tasks that the query asks for, from behind `after` on."""
+    rows = database.rows(Scope.user(caller.id), *select_tasks(caller.id, query, limit + 1, after))
     if len(rows) <= limit:
         return Page(rows, None)
     return Page(rows[:limit], position(query, rows[limit - 1]))
@@ -124,33 +117,33 @@ def select_tasks(user_id: str, query: Query, limit: int, after: Position | None)
 
 @cache
 def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_continued: bool) -> Statement:
-    key: ColumnElement[Any] = getattr(SORTS[sort], order)
+    key: sa.ColumnElement[Any] = getattr(SORTS[sort], order)
     conditions = FILTERS | (_due_bounds(order, is_continued) if sort == "due_date" else {})
     asked = (*STATUSES[status], *(condition for name in sorted(filters) for condition in conditions[name]))
     statement = (
-        select(*ANSWER)
+        sa.select(*TASK_COLUMNS)
         .where(THE_USER, *dict.fromkeys(asked))  # each once, or PostgreSQL expects too few rows
         .order_by(getattr(key, order)(), getattr(Task.id, order)())
-        .limit(bindparam("limit", type_=Integer))
+        .limit(sa.bindparam("limit", type_=sa.Integer))
     )
     if is_continued:
         here, there = (
-            tuple_(key, Task.id),
-            tuple_(bindparam("key", type_=key.type), bindparam("id", type_=Task.id.type)),
+            sa.tuple_(key, Task.id),
+            sa.tuple_(sa.bindparam("key", type_=key.type), sa.bindparam("id", type_=Task.id.type)),
         )
         statement = statement.where(here > there if order == "asc" else here < there)
     return read(statement)
 
 
-def _due_bounds(order: str, is_continued: bool) -> dict[str, tuple[ColumnExpressionArgument[bool], ...]]:
+def _due_bounds(order: str, is_continued: bool) -> dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]]:
     """Return the filters by due date as bounds of the key of that order, since the index knows the key.
 
     A page behind a task has no other bound at that end: of two, PostgreSQL might begin at the one further away.
     """
     key, is_due = (DUE_FIRST, DUE_FIRST < LATEST) if order == "asc" else (DUE_LAST, DUE_LAST > EARLIEST)
-    lower = () if is_continued and order == "asc" else (key >= bindparam("due_from", type_=Instant),)
-    upper = () if is_continued and order == "desc" else (key < bindparam("due_to", type_=Instant),)
-    past = () if is_continued and order == "desc" else (key < func.now(),)
+    lower = () if is_continued and order == "asc" else (key >= sa.bindparam("due_from", type_=Instant),)
+    upper = () if is_continued and order == "desc" else (key < sa.bindparam("due_to", type_=Instant),)
+    past = () if is_continued and order == "desc" else (key < sa.func.now(),)
     return {
         "due_from": (is_due, *lower),
         "due_to": (is_due, *upper),

@@ -1,9 +1,13 @@
 """Users, as their tokens describe them."""
 
-from sqlalchemy import CheckConstraint
+from typing import Any
+
+from sqlalchemy import CheckConstraint, bindparam
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CodePoints
+from models.caller import Caller
 
 
 class User(Base):
@@ -15,3 +19,17 @@ class User(Base):
     id: Mapped[str] = mapped_column(CodePoints, primary_key=True)
     email: Mapped[str | None] = mapped_column(CodePoints)
     name: Mapped[str | None] = mapped_column(CodePoints)
+
+
+# A part of the statements that create something.
+NEW_USER = (
+    postgresql.insert(User)
+    .values(id=bindparam("the_user"), email=bindparam("the_email"), name=bindparam("the_name"))
+    .on_conflict_do_nothing()
+    .cte("new_user")
+)
+
+
+def user_values(caller: Caller) -> dict[str, Any]:
+    """Return the values of NEW_USER's parameters."""
+    return {"the_user": caller.id, "the_email": caller.email, "the_name": caller.name}

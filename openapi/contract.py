@@ -1,27 +1,85 @@
-"""The contract as data: loaded, checked for what Connexion lets pass, and asked about paths."""
+"""The contract as data: loaded, checked for what Connexion lets pass, and asked about paths and operations."""
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import yaml
 
 CONTRACT = Path(__file__).parent / "contracts" / "rest-api.yaml"
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
 METHODS = ("get", "post", "put", "patch", "delete")
+CONTROLLER = "x-openapi-router-controller"  # Connexion's name for the module of an operation's handler
+
+Node = dict[str, Any]
+
+
+class InvalidContract(Exception):
+    """The service cannot keep what the contract says; the message says where and why."""
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """One path of the contract with its operations."""
+class Parameter:
+    """A parameter of an operation, with all references resolved."""
+
+    place: str
+    name: str
+    schema: Node
+    is_required: bool
+    is_list: bool  # several headers of this name are one list
+
+    @property
+    def argument(self) -> str:
+        """The name of the handler's argument."""
+        return (self.name.lower() if self.place == "header" else self.name).replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of a path, with all references resolved."""
+
+    id: str
+    handler: str  # the dotted name of the function
+    parameters: tuple[Parameter, ...]
+    bodies: Mapping[str, Node]  # the schema of each media type
+    is_body_required: bool
+    responses: Node
+
+    @property
+    def has_entity_tag(self) -> bool:
+        """Tell whether a successful response has an entity tag."""
+        success = self.responses.get("200") or self.responses.get("201") or {}
+        return "ETag" in success.get("headers", {})
+
+    @classmethod
+    def of(cls, item: Node, operation: Node) -> "Operation":
+        """Make an operation of the contract's, which inherits the parameters of its path."""
+        body = operation.get("requestBody", {})
+        return cls(
+            id=operation["operationId"],
+            handler=f"{operation[CONTROLLER]}.{operation['operationId']}",
+            parameters=tuple(
+                Parameter(one["in"], one["name"], one["schema"], one.get("required", False), one.get("x-list", False))
+                for one in (*item.get("parameters", ()), *operation.get("parameters", ()))
+            ),
+            bodies={media_type: content["schema"] for media_type, content in body.get("content", {}).items()},
+            is_body_required=body.get("required", False),
+            responses=operation["responses"],
+        )
+
+
+@dataclass(frozen=True)
+class PathItem:
+    """One path of the contract with its operations by method in upper case (OpenAPI 3.0.3, section 4.7.9)."""
 
     template: str
     pattern: re.Pattern[str]
-    operations: dict[str, dict[str, Any]]  # by method in upper case
+    operations: Mapping[str, Operation]
 
     @property
     def allow(self) -> str:
@@ -29,57 +87,68 @@ class Endpoint:
         return ", ".join([*self.operations, "OPTIONS"])
 
 
-class Route(NamedTuple):
-    """What the contract has at a path, and the parameters in that path."""
+class Match(NamedTuple):
+    """What the contract has at the path of a request, and the parameters in that path."""
 
-    endpoint: Endpoint
+    path_item: PathItem
     parameters: dict[str, str]
 
 
 class Contract:
-    """The OpenAPI document of this service."""
+    """The OpenAPI document of this service.
+
+    Raises InvalidContract.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or CONTRACT
-        self.document: dict[str, Any] = yaml.load(path.read_bytes(), Loader)  # noqa: S506 (it is a safe one)
-        self.endpoints = [
-            Endpoint(
+        self.document: Node = yaml.load(path.read_bytes(), Loader)  # noqa: S506 (it is a safe one)
+        self._check_operation_ids()
+        self.path_items = [
+            PathItem(
                 template,
                 re.compile(re.sub(r"\\\{(.*?)\\\}", r"(?P<\1>[^/]+)", re.escape(template))),
-                {method.upper(): item[method] for method in METHODS if method in item},
+                {method.upper(): Operation.of(item, item[method]) for method in METHODS if method in item},
             )
-            for template, item in self.document["paths"].items()
+            for template, item in self.resolve(self.document["paths"]).items()
         ]
-        self._fixed = {endpoint.template: endpoint for endpoint in self.endpoints if "{" not in endpoint.template}
-        identifiers = [operation.get("operationId") for operation in self._operations()]
-        if None in identifiers:
-            raise ValueError(f"{path}: an operation has no operationId, which names its handler")
-        for identifier in identifiers:
-            if identifiers.count(identifier) > 1:
-                # Connexion would let the last one win, with the security of that one.
-                raise ValueError(f"{path}: the operationId {identifier} is there more than once")
+        self._fixed = {item.template: item for item in self.path_items if "{" not in item.template}
+        self.templates = {one.id: item.template for item in self.path_items for one in item.operations.values()}
 
-    def route(self, path: str) -> Route | None:
+    @property
+    def operations(self) -> Iterator[Operation]:
+        """Every operation."""
+        return (operation for item in self.path_items for operation in item.operations.values())
+
+    def match(self, path: str) -> Match | None:
         """Return what the contract has at this path, which is already percent-decoded.
 
         A path without parameters goes before one that has them.
         """
         if path in self._fixed:
-            return Route(self._fixed[path], {})
-        for endpoint in self.endpoints:
-            found = endpoint.pattern.fullmatch(path)
+            return Match(self._fixed[path], {})
+        for item in self.path_items:
+            found = item.pattern.fullmatch(path)
             if found:
-                return Route(endpoint, found.groupdict())
+                return Match(item, found.groupdict())
         return None
 
-    @cached_property
-    def templates(self) -> dict[str, str]:
-        """The path of each operationId."""
-        return {
-            operation["operationId"]: endpoint.template
-            for endpoint in self.endpoints
-            for operation in endpoint.operations.values()
-        }
+    def url_for(self, operation_id: str, **parameters: object) -> str:
+        """Return the path of an operation with its parameters filled in."""
+        return self.templates[operation_id].format(**{name: quote(str(one)) for name, one in parameters.items()})
+
+    def resolve(self, node: Any) -> Any:
+        """Return a part of the document with every reference replaced by what it leads to."""
+        if isinstance(node, list):
+            return [self.resolve(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        while "$ref" in node:
+            target: Any = self.document
+            for step in node["$ref"].removeprefix("#/").split("/"):
+                target = target[step]
+            node = target
+        return {name: self.resolve(value) for name, value in node.items()}
 
     @cached_property
     def request_headers(self) -> list[str]:
@@ -91,37 +160,27 @@ class Contract:
     @cached_property
     def response_headers(self) -> list[str]:
         """The headers that the service sets."""
-        answers = [
-            answer
-            for operation in self._operations()
-            for answer in operation["responses"].values()
-            if "headers" in answer
-        ]
-        answers += self.document["components"]["responses"].values()
-        return sorted({"Allow", *(name for answer in answers for name in answer["headers"])})
+        responses = [response for operation in self.operations for response in operation.responses.values()]
+        return sorted({"Allow", *(name for response in responses for name in response.get("headers", ()))})
 
     @cached_property
-    def routed(self) -> dict[str, Any]:
-        """The document for Connexion, which leaves out what is not the handlers' to answer.
-
-        Connexion takes the media type of an answer from all answers of the operation. Its handlers give none of the
-        errors; those are raised.
-        """
-        document = copy.deepcopy(self.document)
-        for answer in document["components"]["responses"].values():
-            answer.pop("content", None)
-        # The middleware sets it, outside of Connexion's validation of answers.
-        document["components"]["headers"]["X-Request-Id"]["required"] = False
-        return document
-
-    @cached_property
-    def public(self) -> dict[str, Any]:
-        """The document without the names of Python functions that only Connexion reads."""
+    def public(self) -> Node:
+        """The document without the names of Python modules and functions, which only Connexion reads."""
         document = copy.deepcopy(self.document)
         for scheme in document["components"]["securitySchemes"].values():
             scheme.pop("x-bearerInfoFunc", None)
+        for item in document["paths"].values():
+            for method in METHODS:
+                item.get(method, {}).pop(CONTROLLER, None)
         return document
 
-    def _operations(self) -> Iterator[dict[str, Any]]:
-        for endpoint in self.endpoints:
-            yield from endpoint.operations.values()
+    def _check_operation_ids(self) -> None:
+        items = self.document["paths"].values()
+        operations = [item[method] for item in items for method in METHODS if method in item]
+        if not all("operationId" in one and CONTROLLER in one for one in operations):
+            raise InvalidContract(f"The contract has an operation without operationId or {CONTROLLER}.")
+        identifiers = [one["operationId"] for one in operations]
+        for identifier in identifiers:
+            if identifiers.count(identifier) > 1:
+                # Connexion would let the last one win, with the security of that one.
+                raise InvalidContract(f"The contract has the operationId {identifier} more than once.")

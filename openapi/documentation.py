@@ -9,21 +9,21 @@ from typing import Final
 
 import orjson
 import yaml
-from connexion.lifecycle import ConnexionRequest
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openapi.contract import Contract
-from openapi.middleware import CONTROL_CHARACTER
-from openapi.problems import NO_PATH
+from openapi.middleware.path_and_method import CONTROL_CHARACTER
+from openapi.problems import NO_PATH, ProblemError
+from openapi.request import Request
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same in C, where PyYAML was built with it
 PAGE: Final = Path(__file__).parent / "swagger_ui"
-Endpoint = Callable[[Request], Awaitable[Response]]
+Respond = Callable[[HttpRequest], Awaitable[Response]]
 
 PREFIXES: Final = ("/docs", "/openapi.")
 SECURITY_HEADERS: Final = {
@@ -59,31 +59,31 @@ class Documentation:
         """Serve one request."""
         if scope["path"].startswith(PREFIXES):
             if CONTROL_CHARACTER.search(scope["path"]):
-                raise NO_PATH  # a router's `$` does not mind a line feed at the end
+                raise ProblemError(NO_PATH)  # a router's `$` does not mind a line feed at the end
             # Whole files only: Starlette answers a bad range in plain text.
             headers = MutableHeaders(scope=scope)
             del headers["range"]
             del headers["if-range"]
             if scope["path"].startswith("/docs"):
-                ConnexionRequest(scope).context["answer_headers"].update(SECURITY_HEADERS)
+                Request.of(scope).response_headers.update(SECURITY_HEADERS)
             await self.router(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
 
-def _file(name: str) -> Endpoint:
-    async def endpoint(_request: Request) -> Response:
+def _file(name: str) -> Respond:
+    async def respond(_request: HttpRequest) -> Response:
         return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
 
-    return endpoint
+    return respond
 
 
-def _content(content: bytes, media_type: str) -> Endpoint:
-    async def endpoint(_request: Request) -> Response:
+def _content(content: bytes, media_type: str) -> Respond:
+    async def respond(_request: HttpRequest) -> Response:
         return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
-    return endpoint
+    return respond
 
 
-async def _redirect(_request: Request) -> Response:
+async def _redirect(_request: HttpRequest) -> Response:
     return RedirectResponse("../docs")  # relative: the Host header is the client's

@@ -1,33 +1,51 @@
-"""Errors as problems (RFC 9457): what each error of the service is answered with."""
+"""Errors as problems (RFC 9457): the response to each error of the service."""
 
-import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
 import orjson
-from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
 
 from handlers.conditions import entity_tag
 from handlers.pages import InvalidCursor
-from models.errors import (
-    DatabaseUnavailable,
-    KeyInUse,
-    KeyReused,
-    TaskForbidden,
-    TaskNotFound,
-    VersionMismatch,
-)
+from models.errors import KeyInUse, KeyReused, TaskForbidden, TaskNotFound, VersionMismatch
+from postgres.errors import DatabaseUnavailable
 from tokens.key_set import KeysUnavailable
 from tokens.verifier import InvalidToken
 
-logger = logging.getLogger(__name__)
-
 MEDIA_TYPE: Final = "application/problem+json"
-RETRY_AFTER: Final = 2  # seconds
+RETRY_AFTER: Final = {"Retry-After": "2"}  # seconds
 MAX_ECHO: Final = 100  # characters of the client's own input in an answer
 MAX_ERRORS: Final = 20
+# RFC 9110 has newer names than Python 3.11.
+PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
+
+class Code(StrEnum):
+    """What programs tell errors apart by; stable within a major version of the contract."""
+
+    BAD_REQUEST = "bad_request"
+    INVALID_TOKEN = "invalid_token"  # noqa: S105 (no password)
+    MISSING_TOKEN = "missing_token"  # noqa: S105
+    NOT_YOUR_TASK = "not_your_task"
+    TASK_NOT_FOUND = "task_not_found"
+    PRECONDITION_FAILED = "precondition_failed"
+    IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    PATH_NOT_FOUND = "path_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    CONTENT_TOO_LARGE = "content_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    REQUEST_TIMEOUT = "request_timeout"
+    TARGET_TOO_LONG = "target_too_long"
+    RATE_LIMITED = "rate_limited"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    INTERNAL_ERROR = "internal_error"
+    UNAVAILABLE = "unavailable"
+    BUSY = "busy"
 
 
 @dataclass(frozen=True)
@@ -39,14 +57,14 @@ class InputError:
     detail: str
 
 
-@dataclass(eq=False)
-class Problem(Exception):
-    """An error that is its own answer."""
+@dataclass(frozen=True)
+class Problem:
+    """The response to an error."""
 
     status: int
-    code: str
+    code: Code
     detail: str
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[InputError, ...] = ()
 
     @property
@@ -69,15 +87,19 @@ class Problem(Exception):
         return orjson.dumps(content)
 
 
-# RFC 9110 has newer names than Python 3.11.
-PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+class ProblemError(Exception):
+    """An error that carries its response."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
-def bad_input(*errors: InputError) -> Problem:
+def bad_input(*errors: InputError) -> ProblemError:
     """Return the 400 for input that was refused."""
     first = errors[0]
     detail = f"Invalid {first.place}: {first.pointer or 'it'} {first.detail}."
-    return Problem(400, "bad_request", detail, errors=errors[:MAX_ERRORS])
+    return ProblemError(Problem(400, Code.BAD_REQUEST, detail, errors=errors[:MAX_ERRORS]))
 
 
 def pointer(*path: str | int) -> str:
@@ -89,62 +111,61 @@ def pointer(*path: str | int) -> str:
 
 NO_TOKEN: Final = Problem(
     401,
-    "missing_token",
+    Code.MISSING_TOKEN,
     "Send a token: Authorization: Bearer <JWT>.",
     {"WWW-Authenticate": 'Bearer realm="tasks-api"'},
 )
-UNAVAILABLE: Final = Problem(
-    503, "unavailable", "The database cannot be reached or is too busy. Try again.", {"Retry-After": str(RETRY_AFTER)}
-)
+BUSY: Final = Problem(503, Code.BUSY, "The service is busy. Try again.", RETRY_AFTER)
+SHUTTING_DOWN: Final = Problem(503, Code.UNAVAILABLE, "The service is shutting down. Try again.", RETRY_AFTER)
 INTERNAL_ERROR: Final = Problem(
-    500, "internal_error", "The server failed to answer. The fault is in its log under this request's id."
+    500, Code.INTERNAL_ERROR, "The server failed to answer. The fault is in its log under this request's id."
 )
-INVALID_CURSOR: Final = bad_input(InputError("query", "/cursor", "is no cursor of this list"))
-NO_PATH: Final = Problem(404, "path_not_found", "There is nothing at this path. The documentation is at /docs.")
+NO_PATH: Final = Problem(404, Code.PATH_NOT_FOUND, "There is nothing at this path. The documentation is at /docs.")
 FRAMEWORK_ERRORS: Final = {
     401: NO_TOKEN,  # Connexion's, for a request without the header that the contract asks for
     404: NO_PATH,  # Starlette's, for a missing file of the documentation
-    405: Problem(405, "method_not_allowed", "This path allows GET, HEAD.", {"Allow": "GET, HEAD"}),
+    405: Problem(405, Code.METHOD_NOT_ALLOWED, "This path allows GET, HEAD.", {"Allow": "GET, HEAD"}),
 }
 DOMAIN_ERRORS: Final = {
-    TaskNotFound: Problem(404, "task_not_found", "There is no task with this id."),
-    TaskForbidden: Problem(403, "not_your_task", "This task belongs to another user."),
+    TaskNotFound: Problem(404, Code.TASK_NOT_FOUND, "There is no task with this id."),
+    TaskForbidden: Problem(403, Code.NOT_YOUR_TASK, "This task belongs to another user."),
     KeyReused: Problem(
-        422, "idempotency_key_reused", "This Idempotency-Key was used with another body. Use a new key for a new task."
+        422,
+        Code.IDEMPOTENCY_KEY_REUSED,
+        "This Idempotency-Key was used with another body. Use a new key for a new task.",
     ),
     KeyInUse: Problem(
         409,
-        "idempotency_key_in_use",
+        Code.IDEMPOTENCY_KEY_IN_USE,
         "Another request with this Idempotency-Key is under way. Try again.",
-        {"Retry-After": str(RETRY_AFTER)},
+        RETRY_AFTER,
     ),
-    InvalidCursor: INVALID_CURSOR,
+    InvalidCursor: bad_input(InputError("query", "/cursor", "is no cursor of this list")).problem,
     KeysUnavailable: Problem(
-        503,
-        "unavailable",
-        "The keys of the token's issuer cannot be reached. Try again.",
-        {"Retry-After": str(RETRY_AFTER)},
+        503, Code.UNAVAILABLE, "The keys of the token's issuer cannot be reached. Try again.", RETRY_AFTER
     ),
-    DatabaseUnavailable: UNAVAILABLE,
+    DatabaseUnavailable: Problem(
+        503, Code.UNAVAILABLE, "The database cannot be reached or is too busy. Try again.", RETRY_AFTER
+    ),
 }
 
 
 def invalid_token(error: InvalidToken) -> Problem:
     """Return the 401 for a token that was refused (RFC 6750, section 3)."""
     challenge = f'Bearer realm="tasks-api", error="invalid_token", error_description="{error}"'
-    return Problem(401, "invalid_token", str(error), {"WWW-Authenticate": challenge})
+    return Problem(401, Code.INVALID_TOKEN, str(error), {"WWW-Authenticate": challenge})
 
 
 def version_mismatch(error: VersionMismatch) -> Problem:
     """Return the 412 for a write that is meant for another version (RFC 9110, section 15.5.13)."""
     detail = "The task has changed since. Its current entity tag is in the ETag header."
-    return Problem(412, "precondition_failed", detail, {"ETag": entity_tag(error.version)})
+    return Problem(412, Code.PRECONDITION_FAILED, detail, {"ETag": entity_tag(error.version)})
 
 
-def describe(error: Exception) -> Problem:
-    """Return the problem that answers an error, whatever it is."""
-    if isinstance(error, Problem):
-        return error
+def problem_for(error: Exception) -> Problem:
+    """Return the response to an error, whatever it is."""
+    if isinstance(error, ProblemError):
+        return error.problem
     if isinstance(error, InvalidToken):
         return invalid_token(error)
     if isinstance(error, VersionMismatch):
@@ -155,21 +176,3 @@ def describe(error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         return FRAMEWORK_ERRORS.get(error.status_code, INTERNAL_ERROR)
     return INTERNAL_ERROR
-
-
-async def answer(request: ConnexionRequest, error: Exception) -> ConnexionResponse:
-    """Answer an error; the one error handler of the application."""
-    problem = describe(error)
-    request_id = request.context["request_id"]
-    if problem.status == 500:
-        logger.error("request %s failed", request_id, exc_info=error)
-    elif problem.status == 503:
-        logger.warning("request %s: %s", request_id, error)
-    error.__traceback__ = None  # or a shared problem would keep the frames of every request that met it
-    return ConnexionResponse(
-        problem.status,
-        content_type=MEDIA_TYPE,
-        mimetype=MEDIA_TYPE,
-        body=problem.body(request_id),
-        headers=dict(problem.headers),
-    )

@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, and one round trip a statement."""
+"""PostgreSQL: a bounded pool of connections, and statements that each take one round trip."""

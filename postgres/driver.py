@@ -1,86 +1,25 @@
-"""One round trip to PostgreSQL: a prelude and a statement in one pipeline, which is one implicit transaction.
+"""The two ways to wait for a round trip: in the calling thread, or in an event loop that serves others meanwhile.
 
-There are two ways to wait for its end: in the calling thread, or in an event loop that goes on with other requests.
-Whoever calls writes the same plain functions for both. Under `OnLoop` they run by SQLAlchemy's `greenlet_spawn`, which
-lets a function without `await` wait for one that has it.
-
-The pipeline is driven through psycopg's wrapper of libpq (PostgreSQL's manual, libpq, "Pipeline Mode"). psycopg's own
-cursors send each part and wait for it by itself, which takes more than twice the time.
+Whoever calls writes the same plain functions for both. Under `OnLoop` they run by `run_in_greenlet`.
 """
 
 import asyncio
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import psycopg
-from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.util import await_
 
-Row = dict[str, Any]
+from postgres.greenlets import wait_for
+from postgres.round_trip import RoundTrip
+
 CANCEL_TIMEOUT: Final = 1  # seconds
 # Prepared statements do not survive a transaction pooler such as PgBouncer or Neon's.
 OPTIONS: Final[dict[str, Any]] = {"prepare_threshold": None}
-RESULTS: Final = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
-
-
-class RoundTrip:
-    """A prelude and a statement on their way; parameters are $1, $2 and so on.
-
-    psycopg.Error is raised for what goes wrong with the connection, here and there.
-    """
-
-    def __init__(
-        self, connection: Any, prelude: bytes, scope: Sequence[str], query: bytes, values: Sequence[Any]
-    ) -> None:
-        self.connection = connection
-        self._pgconn = connection.pgconn
-        self._transformer = Transformer(connection)
-        self._results: list[PGresult] = []
-        parameters = self._transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
-        self._pgconn.enter_pipeline_mode()
-        self._pgconn.send_query_params(prelude, [text.encode() for text in scope])
-        self._pgconn.send_query_params(query, parameters, self._transformer.types, self._transformer.formats)
-        self._pgconn.pipeline_sync()
-        # What to wait for: that it can be read, and written to while there is more to send.
-        self.socket: int = self._pgconn.socket
-        self.is_sending = self._pgconn.flush() == 1
-
-    def proceed(self) -> bool:
-        """Send and read what can be without waiting; tell whether that was all."""
-        if self.is_sending:
-            self.is_sending = self._pgconn.flush() == 1
-        self._pgconn.consume_input()
-        while not self._pgconn.is_busy():
-            result = self._pgconn.get_result()
-            if result is None:
-                if self._pgconn.status != ConnStatus.OK:
-                    return True
-            elif result.status == ExecStatus.PIPELINE_SYNC:
-                self._pgconn.exit_pipeline_mode()
-                return True
-            else:
-                self._results.append(result)
-        return False
-
-    def rows(self) -> list[Row]:
-        """Return the statement's rows.
-
-        Raises psycopg.Error for what PostgreSQL says.
-        """
-        for result in self._results:
-            if result.status not in RESULTS:
-                raise error_from_result(result)
-        result = self._results[1]
-        self._transformer.set_pgresult(result, set_loaders=True)
-        names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
-        return self._transformer.load_rows(0, result.ntuples, lambda values: dict(zip(names, values, strict=True)))
 
 
 class Driver(Protocol):
@@ -92,8 +31,8 @@ class Driver(Protocol):
     def wait(self, trip: RoundTrip) -> None:
         """Wait until the round trip is over."""
 
-    def look_again(self) -> None:
-        """Go on with every round trip whose socket has news that were not told."""
+    def poll_pending(self) -> None:
+        """Go on with every round trip whose readiness event was missed."""
 
     def cancel(self, connection: Any) -> None:
         """End what the connection runs at the moment."""
@@ -115,8 +54,8 @@ class InThread:
             if trip.proceed():
                 return
 
-    def look_again(self) -> None:
-        """Do nothing: the operating system tells a thread all news."""
+    def poll_pending(self) -> None:
+        """Do nothing: a thread misses no event."""
 
     def cancel(self, connection: psycopg.Connection) -> None:
         """End what the connection runs; the thread that waits for it gets an error."""
@@ -126,7 +65,7 @@ class InThread:
 
 
 class OnLoop:
-    """Waits in the event loop; each call has to come from a function that runs by `greenlet_spawn`."""
+    """Waits in the event loop; each call has to come from a function that runs by `run_in_greenlet`."""
 
     def __init__(self) -> None:
         self._waiting: dict[RoundTrip, asyncio.Future[None]] = {}
@@ -141,7 +80,7 @@ class OnLoop:
 
     def wait(self, trip: RoundTrip) -> None:
         """Wait until the round trip is over."""
-        await_(self._end(trip))
+        wait_for(self._end(trip))
 
     async def _end(self, trip: RoundTrip) -> None:
         loop = asyncio.get_running_loop()
@@ -178,8 +117,8 @@ class OnLoop:
             end.get_loop().remove_writer(trip.socket)
         return end
 
-    def look_again(self) -> None:
-        """Go on with every round trip: uvloop does not tell when a connection is reset right after its last bytes."""
+    def poll_pending(self) -> None:
+        """Go on with every round trip: uvloop misses a reset that comes right after the last bytes."""
         for trip in list(self._waiting):
             self._proceed(trip)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from models.errors import DatabaseUnavailable
 from postgres import embedded
 from server import processes
-from settings.settings import InvalidSettings, Settings
+from settings.settings import Settings
+from settings.values import InvalidSettings
 
 if TYPE_CHECKING:
     from postgres.database import Database
@@ -97,30 +97,32 @@ def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
 @main.command()
 def migrate() -> None:
     """Bring the database's schema up to date. The server does it by itself when it starts."""
-    from models.schema import HEAD
+    from models import schema
+    from postgres.errors import DatabaseUnavailable
 
     try:
         with _database(Settings.load()) as database:
-            database.migrate()
+            schema.migrate(database)
     except DatabaseUnavailable as error:
         _fail(f"The schema cannot be brought up to date: {error}")
-    click.echo(f"The schema is at revision {HEAD}.")
+    click.echo(f"The schema is at revision {schema.HEAD}.")
 
 
 @main.command()
 def check() -> None:
     """Print the configuration, secrets masked, and whether the database is in order; exit with 1 if it is not."""
-    from models.schema import HEAD
+    from models import schema
+    from postgres.errors import DatabaseUnavailable
 
     settings = Settings.load()
     for name, value in settings.masked():
         click.echo(f"{name:20} {value}")
     try:
         with _database(settings) as database:
-            database.check()
+            schema.check(database)
     except DatabaseUnavailable as error:
         _fail(f"The database is not in order: {error}")
-    click.echo(f"The database answers, its schema is at revision {HEAD}.")
+    click.echo(f"The database answers, its schema is at revision {schema.HEAD}.")
 
 
 def _free_port(host: str) -> int:

@@ -6,15 +6,15 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from openapi.middleware import access_log
-from openapi.problems import MEDIA_TYPE, Problem
+from openapi.middleware.access_log import access_log
+from openapi.problems import MEDIA_TYPE, Code, Problem
 
 REQUEST_TIMEOUT = 30  # seconds
 MAX_HEAD: Final = 128 * 1024  # bytes that are read of a request line and headers; less is the application's to refuse
 
-NOT_HTTP: Final = Problem(400, "bad_request", "The request is not valid HTTP/1.1.")
-UPGRADE: Final = Problem(400, "bad_request", "A request with a body cannot ask for another protocol.")
-HEAD_TOO_LARGE: Final = Problem(431, "headers_too_large", f"The headers are larger than {MAX_HEAD} bytes.")
+NOT_HTTP: Final = Problem(400, Code.BAD_REQUEST, "The request is not valid HTTP/1.1.")
+UPGRADE: Final = Problem(400, Code.BAD_REQUEST, "A request with a body cannot ask for another protocol.")
+HEAD_TOO_LARGE: Final = Problem(431, Code.HEADERS_TOO_LARGE, f"The headers are larger than {MAX_HEAD} bytes.")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -81,7 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._expect_nothing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Answer what is no HTTP as every other error is answered."""
+        """Answer invalid HTTP with a problem, like any other error."""
         self._refuse(NOT_HTTP)
 
     def _refuse(self, problem: Problem) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from models import schema
 from openapi.contract import Contract
 from postgres import embedded
 from postgres.database import Database
@@ -81,7 +82,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def database(database_url: str) -> Iterator[Database]:
     """The database with its schema in place."""
     database = Database(database_url)
-    database.migrate()
+    schema.migrate(database)
     yield database
     database.dispose()
 

@@ -17,13 +17,14 @@ from models.base import Base
 from models.idempotency import IdempotencyKey
 from models.task import Task
 from models.user import User
-from openapi import middleware
 from openapi.contract import Contract
-from openapi.middleware import SANE_REQUEST_ID
+from openapi.middleware import header_limits, request_body
+from openapi.middleware.request_context import SANE_REQUEST_ID
 from openapi.problems import MAX_ECHO, MAX_ERRORS
-from openapi.rate_limit import WINDOW
-from openapi.validation import CompiledSchema
+from openapi.rate_limiter import WINDOW
+from openapi.schemas import CompiledSchema
 from postgres.database import Database
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
 from tests.support.server import Server
@@ -70,10 +71,10 @@ def test_a_bound_of_an_answer_is_the_codes(contract: Contract, place: str, bound
 def test_the_limits_that_the_description_names_are_the_codes(contract: Contract) -> None:
     description = " ".join(contract.document["info"]["description"].split())
     assert (
-        f"A target is at most {middleware.MAX_TARGET // 1024} KiB, headers are at most "
-        f"{middleware.MAX_HEADERS // 1024} KiB and {middleware.MAX_HEADER_COUNT}, a body is at most "
-        f"{middleware.MAX_BODY // 1024} KiB, and headers and body have to be there within "
-        f"{middleware.BODY_TIMEOUT} seconds each."
+        f"A target is at most {header_limits.MAX_TARGET // 1024} KiB, headers are at most "
+        f"{header_limits.MAX_HEADERS // 1024} KiB and {header_limits.MAX_HEADER_COUNT}, a body is at most "
+        f"{request_body.MAX_BODY // 1024} KiB, and headers and body have to be there within "
+        f"{request_body.BODY_TIMEOUT} seconds each."
     ) in description
     assert f"within {idempotency.LIFETIME.total_seconds() / 3600:.0f} hours there will be one task" in description
 
@@ -235,10 +236,8 @@ def test_a_stored_row_is_answered_whole_as_its_columns_are(
 
 
 @pytest.mark.parametrize("name", ["TaskCreate", "TaskUpdate", "TaskPatch"])
-def test_every_field_that_the_service_does_not_make_can_be_written(
-    contract: Contract, conformance: Conformance, name: str
-) -> None:
-    properties = {key: conformance.resolve(one) for key, one in at(contract, f"schemas {name}")["properties"].items()}
+def test_every_field_that_the_service_does_not_make_can_be_written(contract: Contract, name: str) -> None:
+    properties = contract.resolve(at(contract, f"schemas {name}")["properties"])
     assert set(properties) == set(at(contract, "schemas Task")["properties"]) - MADE_BY_THE_SERVICE
     for key, schema in properties.items():
         column = Task.__table__.columns[key]
@@ -312,7 +311,7 @@ def test_a_header_that_is_wrong_would_be_found(
     headers = contract.document["components"]["headers"] | paths["get"]["responses"]["200"]["headers"]
     headers |= paths["post"]["responses"]["201"]["headers"]
     headers |= contract.document["components"]["responses"]["Unauthorized"]["headers"]
-    schema = {"description": name} | conformance.resolve(headers[name])["schema"]
+    schema = {"description": name} | conformance.contract.resolve(headers[name])["schema"]
     schema.pop("maxLength", None)  # the pattern has to find it
     assert CompiledSchema(schema).errors("header", value, name)
 
@@ -352,7 +351,7 @@ def test_the_largest_share_fits_its_headers(make_settings: Callable[..., Setting
 
 def test_the_largest_version_fits_its_header(alice: Client, database: Database) -> None:
     task = alice.create()
-    database.rows(str(alice.user), text(f"UPDATE tasks SET version = {MAX_VERSION} RETURNING 1 AS one"), {})
+    database.rows(Scope.user(str(alice.user)), text(f"UPDATE tasks SET version = {MAX_VERSION} RETURNING 1 AS one"), {})
     assert alice.get(f"/api/tasks/{task['id']}").headers["etag"] == f'"{MAX_VERSION}"'
 
 
@@ -384,7 +383,7 @@ def test_the_longest_cursor_and_the_longest_link_are_as_long_as_the_contract_say
         SELECT user_id, title, title_folded, description, description_folded, priority, due_date
         FROM tasks, generate_series(1, 1000) RETURNING 1 AS one
     """
-    database.rows(str(alice.user), text(insert), {})
+    database.rows(Scope.user(str(alice.user)), text(insert), {})
     instants = {"due_from": "2020-01-01T00:00:00.000000000+00:00", "due_to": "2022-01-01T00:00:00.000000000+00:00"}
     query = {"status": "pending", "overdue": "true", "sort": "title", "order": "desc", "limit": "1000"}
     response = alice.get("/api/tasks", params=query | instants | {"priority": ["low", "medium", "high"], "q": q})

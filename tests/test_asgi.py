@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from openapi.app import create_app
-from openapi.contract import Contract
-from openapi.middleware import Queue, RequestContext
+from openapi.middleware.access_log import AccessLog
+from openapi.middleware.concurrency_limit import ConcurrencyLimit
+from openapi.request import Request
 from settings.settings import Settings
 from tests.support.hosts import HOSTS
 from tests.support.server import sign
@@ -52,7 +53,7 @@ def test_a_server_that_tells_by_a_message_alone_that_a_client_has_left_is_fine(m
     headers = {"Authorization": f"Bearer {sign(settings, sub='another-server')}"}
 
     async def run() -> httpx.Response:
-        app = create_app(settings, validate_responses=True)
+        app = create_app(settings)
         # httpx speaks an old version of ASGI, so that Starlette waits for that message while it streams.
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
         async with started(app), client:
@@ -126,13 +127,13 @@ def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> 
         pass
 
     async def run() -> None:
-        queue = Queue(answer, turns=1, until_sent=True)
-        request = asyncio.create_task(queue({"type": "http", "path": "/"}, receive, send))
+        limit = ConcurrencyLimit(answer, slots=1, until_sent=True)
+        request = asyncio.create_task(limit({"type": "http", "path": "/"}, receive, send))
         await begun.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
-        assert not queue.turns.locked()
+        assert not limit.slots.locked()
 
     asyncio.run(run())
 
@@ -141,6 +142,7 @@ def test_a_fault_outside_of_what_answers_faults_is_left_to_the_server() -> None:
     async def fail(*_: Any) -> Any:
         raise RuntimeError("a fault")
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": {}}
+    services: Any = None
+    scope = {"type": "http", "method": "GET", "path": "/", Request.KEY: Request("id", None, services)}
     with pytest.raises(RuntimeError, match="a fault"):
-        asyncio.run(RequestContext(fail, contract=Contract(), context={})(scope, fail, fail))
+        asyncio.run(AccessLog(fail)(scope, fail, fail))

@@ -173,7 +173,7 @@ def test_every_operation_stands_in_the_documentation(page: Page, server: Server)
         (block.locator(".opblock-summary-method").inner_text(), block.locator("[data-path]").get_attribute("data-path"))
         for block in page.locator(".opblock").all()
     }
-    assert shown == {(method, one.template) for one in Contract().endpoints for method in one.operations}
+    assert shown == {(method, one.template) for one in Contract().path_items for method in one.operations}
 
 
 # Calls from other origins

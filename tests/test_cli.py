@@ -20,13 +20,15 @@ import psycopg
 import pytest
 import uvicorn
 from click.testing import CliRunner, Result
+from connexion.apps.asynchronous import AsyncApp
 from connexion.apps.flask import FlaskApp
 
+from models import schema
 from models.schema import HEAD
 from openapi.app import create_app
-from openapi.operation import OnLoopApp
 from postgres.database import Database
 from server.cli import main
+from settings.development_secret import ensure_token_secret
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
 from tests.support.hosts import HOSTS
@@ -209,7 +211,7 @@ def test_a_printed_token_has_the_configured_issuer_and_audience(run: Run) -> Non
 
 def test_a_token_printed_in_development_has_the_secret_of_the_data_directory(run: Run, tmp_path: Path) -> None:
     token = run("token", "--user", "u", DATA_DIR="data").stdout.strip()
-    secret = Settings.load({"DATA_DIR": str(tmp_path / "data")}).secret()
+    secret = ensure_token_secret(Settings.load({"DATA_DIR": str(tmp_path / "data")}))
     assert secret
     assert jwt.decode(token, secret, algorithms=["HS256"])["sub"] == "u"
 
@@ -251,7 +253,7 @@ def test_migrate_says_that_the_database_is_away(run: Run, closed_port: int) -> N
 def _revision(url: str) -> str | None:
     database = Database(url)
     try:
-        return database.revision()
+        return schema.revision(database)
     finally:
         database.dispose()
 
@@ -496,7 +498,7 @@ def test_serve_starts_again_when_a_file_changes(tmp_path: Path, database_url: st
         wait_for(lambda: answers(server))
 
 
-@pytest.mark.parametrize(("framework", "host"), [("asgi", OnLoopApp), ("flask", FlaskApp)])
+@pytest.mark.parametrize(("framework", "host"), [("asgi", AsyncApp), ("flask", FlaskApp)])
 def test_the_framework_is_the_configured_one(
     make_settings: Callable[..., Settings], framework: str, host: type
 ) -> None:

@@ -26,16 +26,20 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
 from sqlalchemy.util import greenlet_spawn
 
+from models import schema
 from models.base import Base
-from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, KeyInUse
+from models.caller import Caller
+from models.errors import KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
 from models.schema import HEAD, LOCK
-from models.task import create_task
-from openapi import app as app_module
-from postgres import database as database_module
+from models.task_operations import create_task
+from openapi.lifespan import watch
 from postgres import embedded
-from postgres.database import Database, read
+from postgres.database import Database
 from postgres.driver import InThread, OnLoop
+from postgres.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable
+from postgres.scope import Scope
+from postgres.statement import read
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
@@ -145,7 +149,7 @@ def test_the_start_does_not_wait_for_ever_for_the_schema(
     conformance: Conformance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app_module, "START_TIMEOUT", 0.1)
+    monkeypatch.setattr("openapi.lifespan.START_TIMEOUT", 0.1)
     with (
         Server(make_settings(database_url=empty_database_url)) as server,
         Client(server.url, conformance, token=server.token(sub="early")) as client,
@@ -160,17 +164,17 @@ def test_the_start_does_not_wait_for_ever_for_the_schema(
 def test_a_database_without_its_schema_is_not_ready(empty_database_url: str) -> None:
     database = Database(empty_database_url)
     with pytest.raises(DatabaseUnavailable, match=f"revision none, this version needs {HEAD}"):
-        database.check()
-    database.migrate()
-    database.check()
+        schema.check(database)
+    schema.migrate(database)
+    schema.check(database)
     database.dispose()
 
 
 def test_migrations_are_harmless_when_they_run_again(empty_database_url: str) -> None:
     database = Database(empty_database_url)
-    database.migrate()
-    database.migrate()
-    assert database.revision() == HEAD
+    schema.migrate(database)
+    schema.migrate(database)
+    assert schema.revision(database) == HEAD
     database.dispose()
 
 
@@ -182,12 +186,12 @@ def test_migrations_make_the_schema_that_the_models_describe(database: Database)
 
 def test_a_schema_that_is_newer_than_the_code_is_left_alone(empty_database_url: str) -> None:
     database = Database(empty_database_url)
-    database.migrate()
+    schema.migrate(database)
     with database.engine.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
-    database.migrate()
-    database.check()
-    assert database.revision() == "from-the-future"
+    schema.migrate(database)
+    schema.check(database)
+    assert schema.revision(database) == "from-the-future"
     database.dispose()
 
 
@@ -233,15 +237,15 @@ def test_every_form_of_url_that_libpq_takes_is_taken(database_url: str, form: st
 def test_parameters_of_the_url_reach_libpq(relay: Relay) -> None:
     with_tls = Database(relay.url.replace("sslmode=disable", "sslmode=require&channel_binding=require"))
     with pytest.raises(DatabaseUnavailable, match="server does not support SSL"):
-        with_tls.revision()
+        schema.revision(with_tls)
     with_tls.dispose()
 
 
 def test_a_statement_that_takes_too_long_is_given_up(database_url: str) -> None:
     database = Database(database_url, statement_timeout=0.2)
     with pytest.raises(DatabaseUnavailable, match="statement timeout"):
-        database.rows("alice", text("SELECT pg_sleep(30)"), {})
-    assert database.rows("alice", text("SELECT 1 AS one"), {}) == [{"one": 1}]
+        database.rows(Scope.user("alice"), text("SELECT pg_sleep(30)"), {})
+    assert database.rows(Scope.user("alice"), text("SELECT 1 AS one"), {}) == [{"one": 1}]
     database.dispose()
 
 
@@ -253,7 +257,7 @@ def test_a_lock_that_is_held_too_long_is_given_up(database_url: str, alice: Clie
         holder.execute("SELECT set_config('app.user_id', %s, true)", (alice.user,))
         holder.execute("SELECT 1 FROM tasks WHERE id = %s FOR UPDATE", (task["id"],))
         with pytest.raises(DatabaseUnavailable, match="lock timeout"):
-            database.rows(str(alice.user), update, {"id": task["id"]})
+            database.rows(Scope.user(str(alice.user)), update, {"id": task["id"]})
     database.dispose()
 
 
@@ -261,7 +265,7 @@ def test_the_pool_is_bounded(database_url: str) -> None:
     database = Database(database_url, pool_size=2, pool_timeout=0.2)
     unavailable = pytest.raises(DatabaseUnavailable, match="limit of size 2")
     with database.engine.connect(), database.engine.connect(), unavailable:
-        database.revision()
+        schema.revision(database)
     database.dispose()
 
 
@@ -279,7 +283,7 @@ def test_a_connection_that_was_in_use_when_the_database_was_disposed_of_is_close
 def test_disposing_of_the_database_ends_what_it_runs(database_url: str) -> None:
     database = Database(database_url, statement_timeout=600)
     with ThreadPoolExecutor() as threads, psycopg.connect(database_url, autocommit=True) as other:
-        slow = threads.submit(database.rows, "alice", text("SELECT pg_sleep(60)"), {})
+        slow = threads.submit(database.rows, Scope.user("alice"), text("SELECT pg_sleep(60)"), {})
         await_true(lambda: other.execute(ASLEEP).fetchone() == (1,))
         database.dispose()
         with pytest.raises(DatabaseUnavailable):
@@ -295,7 +299,10 @@ def test_when_all_connections_break_at_once_each_statement_finds_a_new_one(datab
         with psycopg.connect(database_url, autocommit=True) as other:
             for _ in range(10):
                 other.execute("SELECT pg_advisory_lock(8)")
-                trips = [asyncio.create_task(greenlet_spawn(database.rows, "alice", locked, {})) for _ in range(8)]
+                trips = [
+                    asyncio.create_task(greenlet_spawn(database.rows, Scope.user("alice"), locked, {}))
+                    for _ in range(8)
+                ]
                 await asyncio.to_thread(
                     await_true, lambda: other.execute(f"SELECT count(*) {waiting}").fetchone() == (8,)
                 )
@@ -317,7 +324,7 @@ def test_the_descriptor_of_a_broken_connection_is_left_before_another_can_get_it
             trip.proceed.side_effect = psycopg.OperationalError
             end = asyncio.create_task(greenlet_spawn(driver.wait, trip))
             await asyncio.sleep(0)
-            driver.look_again()
+            driver.poll_pending()
             assert not loop.remove_reader(ours.fileno())
             assert not loop.remove_writer(ours.fileno())
             with pytest.raises(psycopg.OperationalError):
@@ -333,13 +340,13 @@ def test_what_is_larger_than_the_buffers_of_the_network_is_sent_whole(database_u
 
     def ask() -> None:
         database = Database(database_url, on_loop=on_loop)
-        assert database.rows("alice", text("SELECT length(:it) AS n"), {"it": "x" * size}) == [{"n": size}]
+        assert database.rows(Scope.user("alice"), text("SELECT length(:it) AS n"), {"it": "x" * size}) == [{"n": size}]
         database.dispose()
 
     asyncio.run(greenlet_spawn(ask)) if on_loop else ask()
 
 
-ALICE = {"sub": "alice", "email": None, "name": None}
+ALICE = Caller("alice", None, None)
 
 
 # An ErrorResponse (PostgreSQL's manual, "Message Formats"), and what is no message.
@@ -356,30 +363,25 @@ def test_a_reset_connection_is_noticed_within_a_second_in_every_event_loop(
 ) -> None:
     async def run() -> None:
         database = Database(relay.url, on_loop=True)
-        slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(5)"), {}))
-        await asyncio.sleep(0.5)
-        database.cut_silent()  # in vain
+        watching = asyncio.create_task(watch(database))
+        slow = asyncio.create_task(greenlet_spawn(database.rows, Scope.user("alice"), text("SELECT pg_sleep(5)"), {}))
+        await asyncio.sleep(1.5)  # so that the watch looks once in vain
         await asyncio.to_thread(relay.reset, last)
         with pytest.raises(error):
-            await asyncio.wait_for(watched(database, slow), 3)
+            await asyncio.wait_for(slow, 3)
+        watching.cancel()
         await greenlet_spawn(database.dispose)
 
     run_loop(run())
-
-
-async def watched(database: Database, rows: asyncio.Task[Any]) -> Any:
-    """Wait for a statement, and look after the silent ones meanwhile, as the application does every second."""
-    while not rows.done():
-        await asyncio.sleep(1)
-        database.cut_silent()
-    return await rows
 
 
 def test_what_is_cancelled_ends_its_statement_too(database_url: str) -> None:
     async def run() -> None:
         database = Database(database_url, on_loop=True, statement_timeout=600)
         with psycopg.connect(database_url, autocommit=True) as other:
-            slow = asyncio.create_task(greenlet_spawn(database.rows, "alice", text("SELECT pg_sleep(60)"), {}))
+            slow = asyncio.create_task(
+                greenlet_spawn(database.rows, Scope.user("alice"), text("SELECT pg_sleep(60)"), {})
+            )
             await asyncio.to_thread(await_true, lambda: other.execute(ASLEEP).fetchone() == (1,))
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -400,13 +402,13 @@ def test_the_watch_goes_on_with_what_waits_and_with_nothing_else() -> None:
             trip.proceed.side_effect = [False, True]
             end = asyncio.create_task(greenlet_spawn(driver.wait, trip))
             await asyncio.sleep(0)
-            driver.look_again()
-            InThread().look_again()
+            driver.poll_pending()
+            InThread().poll_pending()
             await asyncio.sleep(0)
             assert not end.done()
-            driver.look_again()
+            driver.poll_pending()
             await asyncio.wait_for(end, 5)
-            driver.look_again()
+            driver.poll_pending()
             assert trip.proceed.call_count == 2
 
     # In a thread of its own: where greenlets have run, coverage may have lost its trace.
@@ -442,7 +444,7 @@ def test_a_key_that_is_taken_and_freed_again_and_again_is_in_use() -> None:
 
 def test_a_fault_of_ours_is_not_taken_for_an_unavailable_database(database: Database) -> None:
     with pytest.raises(Exception, match="syntax error") as caught:
-        database.rows("alice", text("SELEC 1"), {})
+        database.rows(Scope.user("alice"), text("SELEC 1"), {})
     assert not isinstance(caught.value, DatabaseUnavailable)
 
 
@@ -514,8 +516,8 @@ def test_a_database_that_falls_silent_is_a_503_soon_after_the_time_limit_of_a_st
     monkeypatch: pytest.MonkeyPatch,
     framework: str,
 ) -> None:
-    monkeypatch.setattr(database_module, "SILENCE", 0.5)
-    monkeypatch.setattr(app_module, "WATCH_INTERVAL", 0.1)
+    monkeypatch.setattr("postgres.deadlines.GRACE", 0.5)
+    monkeypatch.setattr("openapi.lifespan.WATCH_INTERVAL", 0.1)
     settings = make_settings(database_url=f"{relay.url}&connect_timeout=2", server_framework=framework)
     settings = replace(settings, statement_timeout=0.5)
     with (
@@ -536,9 +538,9 @@ def test_a_database_that_falls_silent_is_a_503_soon_after_the_time_limit_of_a_st
 
 def test_a_statement_within_its_time_limit_is_not_cut(database: Database) -> None:
     with ThreadPoolExecutor(1) as thread:
-        slow = thread.submit(database.rows, "slow", text("SELECT pg_sleep(0.5), 1 AS one"), {})
+        slow = thread.submit(database.rows, Scope.user("slow"), text("SELECT pg_sleep(0.5), 1 AS one"), {})
         while not slow.done():
-            database.cut_silent()
+            database.watch()
             time.sleep(0.05)
         assert slow.result()[0]["one"] == 1
 
@@ -552,9 +554,9 @@ def test_a_database_that_cannot_store_every_script_is_refused(database_url: str,
             f"CREATE DATABASE {name} OWNER tasks_api ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
         )
         database = Database(make_conninfo(database_url, dbname=name))
-        for use in (database.check, database.migrate, lambda: database.rows("u", text("SELECT 1"), {})):
+        for use in (schema.check, schema.migrate, lambda it: it.rows(Scope.user("u"), text("SELECT 1"), {})):
             with pytest.raises(DatabaseUnavailable) as refused:
-                use()
+                use(database)
             assert str(refused.value) == sentence
         database.dispose()
         administrator.execute(f"DROP DATABASE {name}")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from openapi.problems import NO_PATH
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
@@ -29,7 +28,7 @@ def broken(
         raise RuntimeError("a secret of the inside")
 
     monkeypatch.setattr(Database, "rows", fail)
-    monkeypatch.setattr(Database, "check", fail)
+    monkeypatch.setattr("models.schema.check", fail)
     with (
         Server(make_settings(server_framework=request.param)) as server,
         Client(server.url, conformance, token=server.token(sub="broken")) as client,
@@ -61,24 +60,3 @@ def test_a_fault_is_a_500_that_is_explained_in_the_log_only(
     assert_problem(response, 500, "internal_error", DETAIL)
     assert response.headers["x-request-id"] in caplog.text
     assert "a secret of the inside" in caplog.text
-
-
-@pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("answer", [{"status": "fine"}, {"status": "ok", "more": 1}, {}])
-def test_an_answer_that_the_contract_does_not_have_is_a_fault_wherever_answers_are_held_to_it(
-    make_settings: Callable[..., Settings],
-    conformance: Conformance,
-    monkeypatch: pytest.MonkeyPatch,
-    host: str,
-    answer: dict[str, object],
-) -> None:
-    monkeypatch.setattr("handlers.health.health", lambda: answer)
-    with Server(make_settings(server_framework=host)) as server, Client(server.url, conformance) as client:
-        assert_problem(client.get("/health"), 500, "internal_error", DETAIL)
-
-
-def test_an_answered_error_keeps_nothing_of_the_request(anonymous: Client) -> None:
-    # One Problem answers all requests of its kind: its traceback would hold the frames of every one of them.
-    for _ in range(3):
-        assert anonymous.get("/nowhere").status_code == 404
-    assert NO_PATH.__traceback__ is None

@@ -9,6 +9,8 @@ import pytest
 
 from handlers import tasks
 from handlers.tasks import Answer, get_task
+from models import schema
+from models.caller import Caller
 from models.errors import TaskForbidden
 from postgres.database import Database
 from settings.settings import Settings
@@ -32,7 +34,7 @@ def target(settings: Settings) -> Iterator[Target]:
 def make_fresh_settings(make_settings: Callable[..., Settings], empty_database_url: str) -> Callable[..., Settings]:
     """Make settings for a server on a database of its own."""
     database = Database(empty_database_url)
-    database.migrate()
+    schema.migrate(database)
     database.dispose()
     return lambda **overrides: make_settings(database_url=empty_database_url, **overrides)
 
@@ -47,9 +49,9 @@ def test_fuzzing_finds_nothing(
     assert (tmp_path / "requests.har").stat().st_size > 0
 
 
-def give_out_any_task(database: Database, user: str, id: str, if_none_match: str | None = None) -> Answer:
+def give_out_any_task(database: Database, caller: Caller, id: str, if_none_match: str | None = None) -> Answer:
     """Stand in for the handler that returns one task, and forget whose it is."""
-    for owner in (user, *IDENTITIES):
+    for owner in (caller, *(Caller(name, None, None) for name in IDENTITIES)):
         with suppress(TaskForbidden):
             return get_task(database, owner, id, if_none_match)
     raise TaskForbidden

@@ -111,7 +111,7 @@ def client(npm: str, build: Callable[[str], Path]) -> Path:
 def test_the_program_calls_every_operation(npm: str, client: Path, server: Server) -> None:
     token = server.token(sub=f"generated-{token_hex(6)}")
     printed = output(npm, "run", "--silent", "start", directory=client, API_URL=server.url, API_TOKEN=token)
-    operations = sum(len(endpoint.operations) for endpoint in Contract().endpoints)
+    operations = sum(len(endpoint.operations) for endpoint in Contract().path_items)
     assert printed == f"{operations} operations called\n"
 
 

@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import text
 
 from models import idempotency
-from models.errors import DatabaseUnavailable
 from postgres.database import Database
+from postgres.errors import DatabaseUnavailable
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.server import SECRET, Server, ServerProcess, sign
@@ -174,14 +175,14 @@ def test_expired_keys_of_all_users_are_swept_and_no_others(
     assert idempotency.sweep(database) >= 2
     keys = text("SELECT key FROM idempotency_keys")
     for client in (alice, bob):
-        assert database.rows(str(client.user), keys, {}) == [{"key": "new"}]
+        assert database.rows(Scope.user(str(client.user)), keys, {}) == [{"key": "new"}]
         assert client.titles() == ["once", "once"]
 
 
 def test_the_sweep_shows_nothing_but_expired_keys(alice: Client, database: Database) -> None:
     post(alice, "key")
     for statement in ("SELECT 1 FROM idempotency_keys", "SELECT 1 FROM tasks", "SELECT 1 FROM users"):
-        assert database.rows("", text(statement), {}, probe=idempotency.EXPIRED_KEYS) == []
+        assert database.rows(Scope.sweep(), text(statement), {}) == []
 
 
 @pytest.mark.slow
@@ -194,10 +195,10 @@ def test_a_server_sweeps_by_itself(
 ) -> None:
     post(alice, "key")
     age(database_url, alice.user, 25)
-    monkeypatch.setattr("openapi.app.SWEEP_INTERVAL", 0.05)
+    monkeypatch.setattr("openapi.lifespan.SWEEP_INTERVAL", 0.05)
     deadline = time.monotonic() + 10
     with Server(make_settings()):
-        while database.rows(str(alice.user), text("SELECT 1 FROM idempotency_keys"), {}):
+        while database.rows(Scope.user(str(alice.user)), text("SELECT 1 FROM idempotency_keys"), {}):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -217,7 +218,7 @@ def test_a_sweep_goes_on_while_there_is_more_and_after_a_failure(
         return one
 
     monkeypatch.setattr("models.idempotency.sweep", sweep)
-    monkeypatch.setattr("openapi.app.SWEEP_INTERVAL", 0.01)
+    monkeypatch.setattr("openapi.lifespan.SWEEP_INTERVAL", 0.01)
     with Server(make_settings()):
         assert done.wait(10)
     assert "expired idempotency keys were not erased, trying again later: away" in caplog.text
@@ -257,6 +258,6 @@ def test_a_server_killed_among_retried_requests_doubles_and_loses_nothing(
                 server.process.wait()
                 server.restart(port)
             identifiers = list(acknowledged)
-    stored = database.rows("killed", text("SELECT id::text, title FROM tasks"), {})
+    stored = database.rows(Scope.user("killed"), text("SELECT id::text, title FROM tasks"), {})
     assert sorted(row["id"] for row in stored) == sorted(identifiers)
     assert sorted(int(row["title"]) for row in stored) == list(range(number))

@@ -1,16 +1,23 @@
 """Users are walled off from each other, by the statements and by row-level security (FR-009, FR-010, FR-016)."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import Select, UpdateBase, delete, func, insert, select, text, update
 
-from models.task import PROBE, Task
+from models import idempotency, me, task_list, task_operations
+from models.task import Task
+from models.task_operations import PROBE
 from models.user import User
 from postgres.database import Database
+from postgres.errors import DatabaseFault
+from postgres.scope import Scope
+from postgres.statement import compiled, read
 from tests.support.client import Client
+from tools.policies import FILE, policies
 
 
 def test_a_statement_without_a_user_condition_sees_only_the_callers_rows(
@@ -18,8 +25,8 @@ def test_a_statement_without_a_user_condition_sees_only_the_callers_rows(
 ) -> None:
     alice.create("hers")
     bob.create("his")
-    assert database.rows(str(alice.user), select(Task.title), {}) == [{"title": "hers"}]
-    assert database.rows(str(alice.user), select(User.id), {}) == [{"id": alice.user}]
+    assert database.rows(Scope.user(str(alice.user)), select(Task.title), {}) == [{"title": "hers"}]
+    assert database.rows(Scope.user(str(alice.user)), select(User.id), {}) == [{"id": alice.user}]
 
 
 TABLES = ("users", "tasks", "idempotency_keys")
@@ -89,7 +96,7 @@ def test_a_write_without_a_user_condition_reaches_only_the_callers_rows(
 ) -> None:
     alice.create("hers")
     bob.create("his")
-    database.rows(str(alice.user), update(Task).values(description="touched").returning(Task.id), {})
+    database.rows(Scope.user(str(alice.user)), update(Task).values(description="touched").returning(Task.id), {})
     assert alice.get("/api/tasks").json()[0]["description"] == "touched"
     assert bob.get("/api/tasks").json()[0]["description"] is None
 
@@ -98,23 +105,24 @@ def test_a_row_cannot_be_written_for_another_user(alice: Client, bob: Client, da
     bob.create()
     statement = insert(Task).values(user_id=bob.user, title="x", title_folded="x").returning(Task.id)
     with pytest.raises(Exception, match="row-level security"):
-        database.rows(str(alice.user), statement, {})
+        database.rows(Scope.user(str(alice.user)), statement, {})
 
 
 def test_a_task_cannot_be_given_to_another_user(alice: Client, bob: Client, database: Database) -> None:
     alice.create()
     bob.create()
     with pytest.raises(Exception, match="row-level security"):
-        database.rows(str(alice.user), update(Task).values(user_id=bob.user).returning(Task.id), {})
+        database.rows(Scope.user(str(alice.user)), update(Task).values(user_id=bob.user).returning(Task.id), {})
 
 
 def test_the_probe_sees_one_task_and_no_other(alice: Client, bob: Client, database: Database) -> None:
     task = alice.create()
+    the_task = UUID(task["id"])
     alice.create()
     bob.create()
     count = select(func.count().label("n")).select_from(Task)
-    assert database.rows("", count, {}, probe=task["id"]) == [{"n": 1}]
-    assert database.rows(str(bob.user), PROBE, {"the_task": UUID(task["id"])}, probe=task["id"]) == [{"version": None}]
+    assert database.rows(Scope.probe("", the_task), count, {}) == [{"n": 1}]
+    assert database.rows(Scope.probe(str(bob.user), the_task), PROBE, {"the_task": the_task}) == [{"version": None}]
 
 
 def test_the_probe_does_not_let_write(alice: Client, bob: Client, database: Database) -> None:
@@ -123,7 +131,7 @@ def test_the_probe_does_not_let_write(alice: Client, bob: Client, database: Data
         update(Task).values(title="taken").where(Task.id == UUID(task["id"])).returning(Task.id),
         delete(Task).where(Task.id == UUID(task["id"])).returning(Task.id),
     ):
-        assert database.rows(str(bob.user), statement, {}, probe=task["id"]) == []
+        assert database.rows(Scope.probe(str(bob.user), UUID(task["id"])), statement, {}) == []
     assert alice.titles() == ["hers"]
 
 
@@ -131,7 +139,7 @@ def test_the_scope_does_not_outlive_its_statement(alice: Client, database_url: s
     alice.create()
     single = Database(database_url, pool_size=1)
     scope = text("SELECT current_setting('app.user_id', true) AS user_id, pg_backend_pid() AS process")
-    (inside,) = single.rows(str(alice.user), scope, {})
+    (inside,) = single.rows(Scope.user(str(alice.user)), scope, {})
     with single.engine.connect() as connection:
         after = connection.execute(scope).mappings().one()
     single.dispose()
@@ -143,3 +151,48 @@ def test_the_application_connects_as_a_role_that_row_level_security_binds(databa
     query = text("SELECT rolsuper OR rolbypassrls AS free FROM pg_roles WHERE rolname = current_user")
     with database.engine.connect() as connection:
         assert connection.execute(query).scalar() is False
+
+
+def test_the_policies_are_those_of_the_file_that_shows_them_whole(database: Database) -> None:
+    stale = (
+        "models/policies.sql is not the row-level security of the schema: run make policies, and read the difference"
+    )
+    assert policies(database) == FILE.read_text(encoding="utf-8"), stale
+
+
+def test_a_statement_that_is_marked_as_a_read_cannot_write(alice: Client, database: Database) -> None:
+    alice.create("hers")
+    scope = Scope.user(str(alice.user))
+    for statement in (
+        insert(Task).values(user_id=alice.user, title="x", title_folded="x").returning(Task.id),
+        update(Task).values(title="x").returning(Task.id),
+        delete(Task).returning(Task.id),
+        text("SELECT lo_create(0)"),
+    ):
+        with pytest.raises(DatabaseFault):
+            database.rows(scope, read(statement), {})
+    assert alice.titles() == ["hers"]
+
+
+def test_a_read_leaves_nothing_behind_that_keeps_the_next_statement_from_writing(
+    alice: Client, database_url: str
+) -> None:
+    single, scope = Database(database_url, pool_size=1), Scope.user(str(alice.user))
+    task = alice.create()
+    read_only = read(text("SELECT current_setting('transaction_read_only') AS is_on, pg_backend_pid() AS process"))
+    (inside,) = single.rows(scope, read_only, {})
+    (after,) = single.rows(scope, text("UPDATE tasks SET title = 'x' RETURNING id, pg_backend_pid() AS process"), {})
+    single.dispose()
+    assert (inside["is_on"], str(after["id"])) == ("on", task["id"])
+    assert inside["process"] == after["process"]
+
+
+@pytest.mark.parametrize("module", [idempotency, me, task_list, task_operations])
+def test_every_statement_that_selects_is_marked_as_a_read_and_no_other(module: Any) -> None:
+    statements = [one for one in vars(module).values() if isinstance(one, Select | UpdateBase)]
+    if module is task_list:
+        query = task_list.Query.of(status="all", sort="title", order=None)
+        statements.append(task_list.select_tasks("someone", query, 1, None)[0])
+    assert statements
+    for statement in statements:
+        assert compiled(statement).is_read == isinstance(statement, Select), str(statement)

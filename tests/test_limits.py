@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from openapi import middleware
+from openapi.middleware import request_body
 from server import http_protocol as protocol
 from settings.settings import Settings
 from tests.support.client import Client, assert_problem
@@ -156,7 +156,7 @@ def hasty(
 ) -> Iterator[Server]:
     """A server that waits for a request for a short time only."""
     monkeypatch.setattr(protocol, "REQUEST_TIMEOUT", SECONDS)
-    monkeypatch.setattr(middleware, "BODY_TIMEOUT", SECONDS)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT", SECONDS)
     with Server(make_settings(server_framework=request.param)) as server:
         yield server
 

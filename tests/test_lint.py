@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import openapi_spec_validator
 import pytest
 import yaml
 
@@ -19,6 +20,9 @@ from tests.support.server import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 PLACE = CONTRACT.relative_to(ROOT)
+RELEASED = "lint/released/rest-api.yaml"
+VERSION: str = Contract().document["info"]["version"]
+MAJOR = int(VERSION.partition(".")[0])
 Document = dict[str, Any]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,35 +64,31 @@ def linters(need: Callable[..., str], install: Callable[[str], Path]) -> Path:
     return install(need("npm"))
 
 
-def write(directory: Path, document: Document) -> Path:
-    """Write a contract to its place in a folder."""
-    path = directory / PLACE
+def write(path: Path, document: Document) -> None:
+    """Write a contract."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return path
-
-
-def git(directory: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-    done = run("git", *identity, *arguments, directory=directory)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def compare(need: Callable[..., str], linters: Path, tmp_path: Path) -> Run:
-    """Compare a contract with the one of the tag v1.0.0, which is today's."""
-    need("git")
-    git(tmp_path, "init", "--quiet")
-    write(tmp_path, Contract().document)
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "--quiet", "--message", "First")
-    git(tmp_path, "tag", "v1.0.0")
+def comparison(linters: Path, tmp_path: Path) -> Path:
+    """A folder with the comparison, and today's contract both as it is and as that of the last release."""
+    write(tmp_path / PLACE, Contract().document)
+    write(tmp_path / RELEASED, Contract().document)
+    shutil.copy(linters / "compatibility.py", tmp_path / "lint")
+    (tmp_path / "lint" / "node_modules").symlink_to(linters / "node_modules", target_is_directory=True)
+    return tmp_path
 
-    def compare(change: Callable[[Document], None]) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def compare(comparison: Path) -> Run:
+    """Compare a contract that is changed with the last release's."""
+
+    def compare(change: Callable[[Document], None] = lambda _: None) -> subprocess.CompletedProcess[str]:
         document = copy.deepcopy(Contract().document)
         change(document)
-        write(tmp_path, document)
-        return run(sys.executable, linters / "compatibility.py", directory=tmp_path)
+        write(comparison / PLACE, document)
+        return run(sys.executable, "lint/compatibility.py", directory=comparison)
 
     return compare
 
@@ -131,6 +131,14 @@ def ask_for_a_token(document: Document) -> None:
     del document["paths"]["/health"]["get"]["security"]
 
 
+def rename_an_operation(document: Document) -> None:
+    document["paths"]["/health"]["get"]["operationId"] = "another_name"
+
+
+def forget_the_name_of_an_operation(document: Document) -> None:
+    del document["paths"]["/health"]["get"]["operationId"]
+
+
 def no_longer_promise_a_header(document: Document) -> None:
     del document["components"]["headers"]["ETag"]["required"]
 
@@ -146,6 +154,8 @@ def no_longer_promise_a_header(document: Document) -> None:
         (remove_an_operation, "/api/me/delete"),
         (add_a_value_to_an_answer, "'urgent'"),
         (ask_for_a_token, "/health/get/security"),
+        (rename_an_operation, "`operationId` of operation `GET /health` changed"),
+        (forget_the_name_of_an_operation, "`operationId` of operation `GET /health` was removed."),
         (no_longer_promise_a_header, "headers/ETag: required changed"),
     ],
     ids=lambda one: one.__name__.replace("_", " ") if callable(one) else "",
@@ -154,13 +164,13 @@ def test_a_broken_promise_fails(compare: Run, change: Callable[[Document], None]
     done = compare(change)
     assert done.returncode == 1, done.stdout + done.stderr
     assert complaint in done.stdout
-    assert done.stdout.endswith("Keep it, or let info.version begin with 2.\n")
+    assert done.stdout.endswith(f"Keep it, or let info.version begin with {MAJOR + 1}.\n")
 
 
 def test_a_broken_promise_passes_with_a_new_major_version(compare: Run) -> None:
     def change(document: Document) -> None:
         tighten_a_bound(document)
-        document["info"]["version"] = "2.0.0"
+        document["info"]["version"] = f"{MAJOR + 1}.0.0"
 
     done = compare(change)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -174,25 +184,58 @@ def test_what_is_only_added_passes(compare: Run) -> None:
         schema(document, "Problem")["properties"]["code"]["enum"].append("too_late")
 
     done = compare(change)
-    assert (done.returncode, done.stdout) == (0, "The contract keeps what v1.0.0 promised.\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"The contract keeps what {VERSION} promised.\n"), done.stderr
 
 
-def test_without_a_tag_there_is_nothing_to_break(need: Callable[..., str], tmp_path: Path) -> None:
-    need("git")
-    git(tmp_path, "init", "--quiet")
-    done = run(sys.executable, ROOT / "lint" / "compatibility.py", directory=tmp_path)
-    assert done.stdout == "No contract to compare with: there is no version tag yet.\n"
-    assert done.returncode == 0
+def test_without_the_contract_of_the_last_release_it_fails(compare: Run, comparison: Path) -> None:
+    (comparison / RELEASED).unlink()
+    done = compare()
+    sentence = f"There is no {RELEASED}, the contract of the last release, to compare with.\n"
+    assert (done.returncode, done.stdout) == (1, sentence), done.stderr
 
 
-def test_a_shallow_clone_asks_for_the_tag(compare: Run, tmp_path: Path, linters: Path) -> None:
-    assert compare(tighten_a_bound).returncode == 1
-    git(tmp_path, "commit", "--quiet", "--all", "--message", "Second")
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", "--depth=1", "--no-tags", tmp_path.as_uri(), str(clone))
-    done = run(sys.executable, linters / "compatibility.py", directory=clone)
-    assert done.returncode == 1
-    assert "The contract breaks what v1.0.0 promised:" in done.stdout
+def test_a_contract_of_the_last_release_that_is_none_fails(compare: Run, comparison: Path) -> None:
+    (comparison / RELEASED).write_text("openapi: [", encoding="utf-8")
+    done = compare()
+    assert done.returncode == 1, done.stdout
+    assert RELEASED in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("released", "current", "code", "sentence"),
+    [
+        ("1.9.0", "1.10.0", 0, "The contract keeps what 1.9.0 promised."),
+        ("1.10.0", "1.9.0", 1, "Version 1.9.0 of the contract is older than 1.10.0, which has been released."),
+    ],
+)
+def test_only_a_version_below_the_released_one_fails(
+    compare: Run, comparison: Path, released: str, current: str, code: int, sentence: str
+) -> None:
+    document = copy.deepcopy(Contract().document)
+    document["info"]["version"] = released
+    write(comparison / RELEASED, document)
+    done = compare(lambda document: document["info"].update(version=current))
+    assert (done.returncode, done.stdout) == (code, f"{sentence}\n")
+
+
+def test_the_contract_of_the_last_release_in_the_tree_is_one_to_compare_with(compare: Run, comparison: Path) -> None:
+    released = yaml.safe_load((ROOT / RELEASED).read_text(encoding="utf-8"))
+    openapi_spec_validator.validate(released)
+    shutil.copy(ROOT / RELEASED, comparison / RELEASED)
+
+    def release(document: Document) -> None:
+        document.clear()
+        document.update(copy.deepcopy(released))
+
+    def release_without_health(document: Document) -> None:
+        release(document)
+        del document["paths"]["/health"]
+
+    done = compare(release)
+    assert (done.returncode, done.stdout) == (0, f"The contract keeps what {released['info']['version']} promised.\n")
+    done = compare(release_without_health)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "  /health: " in done.stdout
 
 
 def remove_a_bound(document: Document) -> None:
@@ -224,7 +267,7 @@ def misspell_a_reference(document: Document) -> None:
 def test_the_linter_refuses(linters: Path, tmp_path: Path, change: Callable[[Document], None], rule: str) -> None:
     document = copy.deepcopy(Contract().document)
     change(document)
-    write(tmp_path, document)
+    write(tmp_path / PLACE, document)
     (tmp_path / "lint").symlink_to(linters, target_is_directory=True)
     spectral = linters / "node_modules" / ".bin" / "spectral"
     options = ("--ruleset", "lint/spectral.yaml", "--fail-severity", "hint")

@@ -14,8 +14,10 @@ import psycopg
 import pytest
 from starlette.responses import Response
 
+from models import schema
 from openapi.contract import Contract
-from openapi.middleware import RequestContext
+from openapi.middleware import access_log as access
+from openapi.middleware.request_context import RequestContext
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
@@ -204,7 +206,9 @@ def test_a_request_id_with_control_characters_is_replaced(access_log: AccessLog,
         "headers": [(b"x-request-id", request_id)],
         "extensions": {},
     }
-    asyncio.run(RequestContext(Response(), contract=Contract(), context={})(scope, receive, send))
+    services: Any = None
+    app = RequestContext(access.AccessLog(Response()), contract=Contract(), services=services)
+    asyncio.run(app(scope, receive, send))
     answered = dict(sent[0]["headers"])[b"x-request-id"].decode()
     assert re.fullmatch(r"[0-9a-f]{16}", answered)
     assert len(access_log.lines(answered)) == 1
@@ -314,7 +318,7 @@ def test_no_log_has_what_a_user_wrote_when_the_database_refuses_it(
     empty_database_url: str, conformance: Conformance, tmp_path: Path
 ) -> None:
     database = Database(empty_database_url)
-    database.migrate()
+    schema.migrate(database)
     database.dispose()
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("ALTER TABLE tasks ADD CONSTRAINT ck_tasks_broken CHECK (priority IS NULL)")

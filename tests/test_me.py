@@ -1,26 +1,21 @@
 """What the service knows about the caller: summary, export, erasure."""
 
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import text
 
 from postgres.database import Database
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.support.client import Client, assert_problem
 from tests.support.hosts import HOSTS
 from tests.support.lists import insert_many
 from tests.support.server import SECRET, ServerProcess, sign
-
-
-def memory(pid: int) -> int:
-    """Return how many bytes of memory a process has."""
-    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(kilobytes) * 1024
 
 
 def test_a_user_who_has_not_written_anything_is_as_the_token_says(make_client: Callable[..., Client]) -> None:
@@ -95,10 +90,11 @@ def test_an_export_takes_no_more_memory_for_more_tasks(
             with client.stream("GET", "/api/me/export") as response:
                 return sum(len(chunk) for chunk in response.iter_bytes())
 
+        process = psutil.Process(server.process.pid)
         client.get("/api/tasks")
-        before = memory(server.process.pid)
+        before = process.memory_info().rss
         size = export()
-        grown = memory(server.process.pid) - before
+        grown = process.memory_info().rss - before
     assert size > 15_000_000
     assert grown < size / 2
 
@@ -113,7 +109,7 @@ def test_erasure_leaves_nothing_and_a_later_token_starts_afresh(
     first = client.post("/api/tasks", json={"title": "x"}, headers=keyed)
     assert client.delete("/api/me").status_code == 204
     for table in ("users", "tasks", "idempotency_keys"):
-        assert database.rows(str(client.user), text(f"SELECT 1 FROM {table}"), {}) == []
+        assert database.rows(Scope.user(str(client.user)), text(f"SELECT 1 FROM {table}"), {}) == []
     assert client.get("/api/me").json()["tasks"] == {"pending": 0, "completed": 0}
     gone = client.get(first.headers["location"])
     assert_problem(gone, 404, "task_not_found", "There is no task with this id.")

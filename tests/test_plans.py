@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy.dialects import postgresql
 
+from models import schema
 from models.task_list import Position, Query, select_tasks
 from postgres.database import Database
 from tests.support.postgres import another_database
@@ -59,7 +60,7 @@ def explain(database_url: str) -> Iterator[Explain]:
     """Run a list query of a user with 30,000 tasks or of one with 1,000, beside 300 others, and return its plan."""
     with another_database(database_url) as url:
         database = Database(url)
-        database.migrate()
+        schema.migrate(database)
         database.dispose()
         with psycopg.connect(url.replace("user=tasks_api", "user=postgres"), autocommit=True) as superuser:
             superuser.execute("SET session_replication_role = replica")  # no foreign key: there are no users

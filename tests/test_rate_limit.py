@@ -16,7 +16,7 @@ from typing import Self
 import httpx
 import pytest
 
-from openapi import rate_limit
+from openapi import rate_limit_storage, rate_limiter
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
@@ -79,7 +79,7 @@ def redis(need: Callable[..., str], tmp_path: Path) -> Iterator[Redis]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for Redis however busy this machine is."""
-    monkeypatch.setattr(rate_limit, "STORAGE_TIMEOUT", 10)
+    monkeypatch.setattr(rate_limiter, "STORAGE_TIMEOUT", 10)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -172,7 +172,7 @@ def test_requests_at_once_get_no_more_than_the_limit(limited: Server, client_of:
 def test_who_waits_as_long_as_told_is_served(
     make_settings: Callable[..., Settings], storage: str, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limit, "WINDOW", 2)
+    monkeypatch.setattr(rate_limiter, "WINDOW", 2)
     with Server(make_settings(rate_limit=2, rate_limit_storage=storage)) as server:
         client = client_of(server, "patient")
         assert [client.get("/api/me").status_code for _ in range(3)] == [200, 200, 429]
@@ -186,10 +186,10 @@ def test_without_a_limit_no_answer_speaks_of_one(alice: Client) -> None:
 
 @pytest.mark.slow
 def test_thousands_of_users_do_not_slow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "WINDOW", 1)
+    monkeypatch.setattr(rate_limiter, "WINDOW", 1)
 
     async def hit(number: int) -> float:
-        limiter = rate_limit.RateLimiter(LIMIT, "memory://")
+        limiter = rate_limiter.RateLimiter(LIMIT, "memory://")
         started = time.perf_counter()
         for user in range(number):
             assert await limiter.hit(f"user-{user}") == (LIMIT - 1, 1)
@@ -200,10 +200,10 @@ def test_thousands_of_users_do_not_slow_each_other(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_users_whose_window_has_passed_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "SWEEP_INTERVAL", 1)
+    monkeypatch.setattr(rate_limit_storage, "SWEEP_INTERVAL", 1)
 
     async def kept(number: int) -> int:
-        memory = rate_limit.Memory()
+        memory = rate_limit_storage.Memory()
         for user in range(number):
             assert await memory.incr(f"user-{user}", expiry=1) == 1
         await asyncio.sleep(1.1)

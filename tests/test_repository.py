@@ -1,15 +1,19 @@
 """What the repository may not hold: addresses of registries, paths of one machine, unpinned packages, large files."""
 
+import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.server import ROOT
 from tools.mutate import every_mutant
@@ -62,7 +66,15 @@ def found(files: list[Path], pattern: re.Pattern[str]) -> list[str]:
     ]
 
 
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 LOCKS = ("requirements.lock", "requirements-bench.lock")
+
+
+def declared(extra: str | None = None) -> set[str]:
+    """Return the packages that the project runs with, and those of an extra."""
+    extras = PROJECT["optional-dependencies"][extra] if extra else []
+    return {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in [*PROJECT["dependencies"], *extras]}
 
 
 def requirements(lock: str) -> Iterator[str]:
@@ -104,12 +116,63 @@ def test_no_lock_file_names_an_index(lock: str) -> None:
 
 
 def test_the_lock_files_pin_every_package_that_the_project_names() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    for lock, extra in zip(LOCKS, ("dev", "bench"), strict=True):
-        named = {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in [*project["dependencies"], *extras.pop(extra)]}
-        assert named - set(pins(lock)) == set()
-    assert extras == {}
+    for lock, extra in zip(LOCKS, PROJECT["optional-dependencies"], strict=True):
+        assert declared(extra) - set(pins(lock)) == set()
+
+
+# What runs, and the extra that everything else takes its packages from.
+PRODUCT = {pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+EXTRAS = {"bench": "bench"}
+NOT_IMPORTED = {"flask-swagger-ui": "openapi/documentation.py serves its files"}
+
+
+def modules(path: Path) -> Iterator[str]:
+    """Yield the top-level modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def imported(files: list[Path]) -> dict[str, dict[str, set[str]]]:
+    """Return for each folder the modules from elsewhere that it imports, and the packages that each may be of."""
+    found: dict[str, set[str]] = {}
+    for path in files:
+        if path.suffix == ".py":
+            found.setdefault(path.relative_to(ROOT).parts[0], set()).update(modules(path))
+    packages = packages_distributions()
+    return {
+        # What is not installed, such as the peers of the benchmark, has the name of its module.
+        folder: {name: {re.sub(r"[-_.]+", "-", one).lower() for one in packages.get(name, [name])} for name in names}
+        for folder, names in ((one, names - sys.stdlib_module_names - set(found)) for one, names in found.items())
+    }
+
+
+def test_every_package_that_is_imported_is_declared(files: list[Path]) -> None:
+    folders = imported(files)
+    undeclared = {
+        (folder, name)
+        for folder, names in folders.items()
+        for name, packages in names.items()
+        if not packages & declared(None if folder in PRODUCT else EXTRAS.get(folder, "dev"))
+    }
+    assert undeclared == set()
+    assert {*EXTRAS, "openapi", "tests", "tools"} <= set(folders)
+
+
+def test_every_package_that_the_service_runs_with_is_imported_by_it(files: list[Path]) -> None:
+    used = [packages for folder, names in imported(files).items() if folder in PRODUCT for packages in names.values()]
+    assert declared().difference(*used) == set(NOT_IMPORTED)
+
+
+@pytest.mark.parametrize("requirement", PROJECT["dependencies"])
+def test_the_next_version_that_may_break_the_service_is_kept_out(requirement: str) -> None:
+    parts = re.fullmatch(r"[a-z-]+(?:\[[a-z,]+\])?>=(\d+)\.(\d+),<(\d+)(?:\.(\d+))?", requirement)
+    assert parts
+    major, minor, below_major, below_minor = (int(part or 0) for part in parts.groups())
+    # Before 1.0 that is the next minor version.
+    assert (major, minor) < (below_major, below_minor) <= ((major + 1, 0) if major else (0, minor + 1))
 
 
 def test_the_lock_files_agree() -> None:
@@ -136,6 +199,47 @@ def resolved(node: Any) -> list[Any]:
 
 def test_no_file_is_large(files: list[Path]) -> None:
     assert {str(path.relative_to(ROOT)): path.stat().st_size for path in files if path.stat().st_size > MAX_SIZE} == {}
+
+
+def test_tables_and_plots_of_benchmarks_are_kept_and_raw_figures_are_not(files: list[Path]) -> None:
+    results = {path.suffix for path in files if path.is_relative_to(ROOT / "bench" / "results")}
+    assert results == {".md", ".svg", ".png"}
+    assert [path for path in files if path.is_relative_to(ROOT / "build")] == []
+
+
+# What runs for every change
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
+
+
+def workflow(path: Path) -> Any:
+    """Return a workflow, all of it text: YAML 1.1 takes its key `on` for a truth."""
+    return yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+
+
+def test_every_push_and_every_pull_request_is_checked() -> None:
+    assert {event for path in WORKFLOWS for event in workflow(path)["on"]} == {"push", "pull_request"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_runs_what_people_run_by_hand_and_may_only_read(path: Path) -> None:
+    document = workflow(path)
+    assert document["permissions"] == {"contents": "read"}
+    for job in document["jobs"].values():
+        assert "permissions" not in job
+        assert int(job["timeout-minutes"]) <= 120
+        assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+        actions = [step["uses"] for step in job["steps"] if "uses" in step]
+        assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_takes_the_oldest_python_and_a_newer_one(path: Path) -> None:
+    for job in workflow(path)["jobs"].values():
+        first, *others = job["strategy"]["matrix"]["python"]
+        assert f">={first}" == PROJECT["requires-python"]
+        assert others
+        assert "${{ matrix.python }}" in job["container"]["image"]
 
 
 # What the documents say of tests

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from models import schema
 from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
@@ -387,7 +388,7 @@ def test_sigterm_waits_ten_seconds_at_the_most(
         await_true(lambda: len(waiting(url)) == 1)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=10 + 5) == 0
-        assert_unavailable(request.result())
+        assert_problem(request.result(), 503, "unavailable", "The service is shutting down. Try again.")
 
 
 def accepts(url: str) -> bool:
@@ -407,7 +408,7 @@ def crowded(url: str, host: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server whose database takes 2 s to store a task."""
     environment = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "SERVER_FRAMEWORK": host}
     database = Database(url)
-    database.migrate()
+    schema.migrate(database)
     database.dispose()
     with superuser(url) as connection:
         connection.execute(

@@ -113,7 +113,7 @@ def test_a_server_whose_role_is_not_bound_logs_an_error_at_start(unbound: tuple[
     role, sentence = unbound
     environment = {"DATABASE_URL": role.url, "BETTER_AUTH_SECRET": SECRET}
     with ServerProcess(directory=tmp_path, **environment) as server:
-        await_true(lambda: f"ERROR openapi.app no task is served: {sentence}" in server.log.read_text())
+        await_true(lambda: f"ERROR openapi.lifespan no task is served: {sentence}" in server.log.read_text())
 
 
 def test_readiness_finds_a_role_that_is_no_longer_bound_and_no_task_is_served_from_then_on(

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from openapi.contract import Contract
-from postgres.driver import InThread, RoundTrip
+from postgres.driver import InThread
+from postgres.round_trip import RoundTrip
 from settings.settings import Settings
 from tests.support.client import Client
 from tests.support.hosts import HOSTS
@@ -22,20 +23,20 @@ Request = Callable[[Client, str], httpx.Response]
 
 # Of each operation, what it costs when it finds what it is asked for. `task` is the id of one of the caller's.
 OPERATIONS: dict[str, tuple[int, int, Request]] = {
-    "handlers.tasks.list_tasks": (1, 200, lambda client, _: client.get("/api/tasks")),
-    "handlers.tasks.create_task": (1, 201, lambda client, _: client.post("/api/tasks", json=TITLE)),
-    "handlers.tasks.get_task": (1, 200, lambda client, task: client.get(f"/api/tasks/{task}")),
-    "handlers.tasks.update_task": (1, 200, lambda client, task: client.put(f"/api/tasks/{task}", json=TITLE)),
-    "handlers.tasks.patch_task": (1, 200, lambda client, task: client.patch(f"/api/tasks/{task}", json=TITLE)),
-    "handlers.tasks.complete_task": (1, 200, lambda client, task: client.patch(f"/api/tasks/{task}/complete")),
-    "handlers.tasks.delete_task": (1, 204, lambda client, task: client.delete(f"/api/tasks/{task}")),
-    "handlers.me.get_me": (1, 200, lambda client, _: client.get("/api/me")),
-    "handlers.me.delete_me": (1, 204, lambda client, _: client.delete("/api/me")),
+    "list_tasks": (1, 200, lambda client, _: client.get("/api/tasks")),
+    "create_task": (1, 201, lambda client, _: client.post("/api/tasks", json=TITLE)),
+    "get_task": (1, 200, lambda client, task: client.get(f"/api/tasks/{task}")),
+    "update_task": (1, 200, lambda client, task: client.put(f"/api/tasks/{task}", json=TITLE)),
+    "patch_task": (1, 200, lambda client, task: client.patch(f"/api/tasks/{task}", json=TITLE)),
+    "complete_task": (1, 200, lambda client, task: client.patch(f"/api/tasks/{task}/complete")),
+    "delete_task": (1, 204, lambda client, task: client.delete(f"/api/tasks/{task}")),
+    "get_me": (1, 200, lambda client, _: client.get("/api/me")),
+    "delete_me": (1, 204, lambda client, _: client.delete("/api/me")),
     # The user, a batch of tasks, the empty batch that ends them, and the same of keys, of which there are none.
-    "handlers.me.export_me": (4, 200, lambda client, _: client.get("/api/me/export")),
-    "handlers.health.health": (0, 200, lambda client, _: client.get("/health")),
+    "export_me": (4, 200, lambda client, _: client.get("/api/me/export")),
+    "health": (0, 200, lambda client, _: client.get("/health")),
     # What the role may do, whether there is a revision, which, and what the database is like.
-    "handlers.health.ready": (4, 200, lambda client, _: client.get("/ready")),
+    "ready": (4, 200, lambda client, _: client.get("/ready")),
 }
 # What needs a second question.
 MISSES: dict[str, tuple[int, Request]] = {

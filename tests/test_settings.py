@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from settings.settings import InvalidSettings, Settings
+from settings.development_secret import ensure_cursor_secret, ensure_token_secret
+from settings.settings import DEFAULT_RATE_LIMIT, LOCAL_FRONTENDS, Settings
+from settings.values import MIN_SECRET, InvalidSettings
 from tests.support.server import ROOT
+from tools import settings_reference
 
 NAMES = [one.metadata["name"] for one in dataclasses.fields(Settings)]
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
@@ -45,12 +48,12 @@ def test_a_secret_of_less_than_32_bytes_is_refused_and_told_how_to_make_one(secr
 
 @pytest.mark.parametrize("secret", ["x" * 32, "é" * 16])
 def test_a_secret_of_32_bytes_is_accepted(secret: str) -> None:
-    assert Settings.load({"BETTER_AUTH_SECRET": secret}).secret() == secret
+    assert ensure_token_secret(Settings.load({"BETTER_AUTH_SECRET": secret})) == secret
 
 
 def test_an_issuer_needs_no_secret() -> None:
     settings = Settings.load({"BETTER_AUTH_URL": "https://app.example.com/"})
-    assert (settings.is_development, settings.secret()) == (False, None)
+    assert (settings.is_development, ensure_token_secret(settings)) == (False, None)
     assert settings.key_set_url == "https://app.example.com/api/auth/jwks"
     assert settings.origin == "https://app.example.com"
 
@@ -65,18 +68,18 @@ def test_a_key_set_without_an_issuer_is_refused() -> None:
         "JWKS_URL is set without the issuer that tokens must name. Set BETTER_AUTH_URL, or JWT_ISSUER and JWT_AUDIENCE."
     )
     own = {"JWT_ISSUER": "https://issuer.example.com", "JWT_AUDIENCE": "tasks"}
-    assert Settings.load(own | {"JWKS_URL": "https://keys.example.com"}).secret() is None
+    assert ensure_token_secret(Settings.load(own | {"JWKS_URL": "https://keys.example.com"})) is None
 
 
 def test_cursors_are_sealed_with_what_all_processes_know() -> None:
     issuer = {"BETTER_AUTH_URL": "https://app.example.com", "DATABASE_URL": "postgresql://u:p@h/db"}
-    assert Settings.load(issuer).cursor_secret() == "postgresql://u:p@h/db"
-    assert Settings.load(issuer | {"BETTER_AUTH_SECRET": SECRET}).cursor_secret() == SECRET
+    assert ensure_cursor_secret(Settings.load(issuer)) == "postgresql://u:p@h/db"
+    assert ensure_cursor_secret(Settings.load(issuer | {"BETTER_AUTH_SECRET": SECRET})) == SECRET
 
 
 def test_a_configured_secret_is_no_development(tmp_path: Path) -> None:
     settings = Settings.load({"BETTER_AUTH_SECRET": SECRET, "DATA_DIR": str(tmp_path)})
-    assert (settings.is_development, settings.secret()) == (False, SECRET)
+    assert (settings.is_development, ensure_token_secret(settings)) == (False, SECRET)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,19 +89,19 @@ def test_without_a_secret_and_an_issuer_it_is_development() -> None:
 
 def test_the_development_secret_is_kept_between_loads(tmp_path: Path) -> None:
     environment = {"DATA_DIR": str(tmp_path / "data")}
-    first = Settings.load(environment).secret()
+    first = ensure_token_secret(Settings.load(environment))
     assert len(str(first).encode()) >= 32
-    assert Settings.load(environment).secret() == first
+    assert ensure_token_secret(Settings.load(environment)) == first
 
 
 def test_two_machines_have_different_development_secrets(tmp_path: Path) -> None:
-    first, second = (Settings.load({"DATA_DIR": str(tmp_path / name)}).secret() for name in ("one", "two"))
+    first, second = (ensure_token_secret(Settings.load({"DATA_DIR": str(tmp_path / name)})) for name in ("one", "two"))
     assert first != second
 
 
 def test_only_its_owner_can_read_the_development_secret(tmp_path: Path) -> None:
     settings = Settings.load({"DATA_DIR": str(tmp_path / "data")})
-    settings.secret()
+    ensure_token_secret(settings)
     files = [path for path in settings.data_dir.rglob("*") if path.is_file()]
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600]
 
@@ -108,7 +111,7 @@ def test_a_development_secret_that_is_too_short_is_refused(tmp_path: Path, conte
     path = tmp_path / "development-secret"
     path.write_text(content)
     with pytest.raises(InvalidSettings) as refused:
-        Settings.load({"DATA_DIR": str(tmp_path)}).secret()
+        ensure_token_secret(Settings.load({"DATA_DIR": str(tmp_path)}))
     assert str(refused.value) == f"{path} has less than 32 bytes. Delete it, and a new one is made."
 
 
@@ -116,7 +119,7 @@ def test_processes_that_start_at_once_share_one_development_secret(tmp_path: Pat
     for attempt in range(20):
         settings = Settings.load({"DATA_DIR": str(tmp_path / str(attempt))})
         with ThreadPoolExecutor(8) as processes:
-            secrets = set(processes.map(lambda _, settings=settings: settings.secret(), range(8)))
+            secrets = set(processes.map(lambda _, settings=settings: ensure_token_secret(settings), range(8)))
         assert len(secrets) == 1
 
 
@@ -471,15 +474,26 @@ def test_what_is_no_secret_is_shown_as_it_is() -> None:
 # What is documented
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("document", [".env.example", "README.md"])
-def test_every_setting_is_documented(document: str, name: str) -> None:
-    assert re.search(rf"\b{name}\b", (ROOT / document).read_text(encoding="utf-8"))
+def test_every_setting_is_described_below_its_declaration() -> None:
+    assert set(settings_reference.descriptions()) == {one.name for one in dataclasses.fields(Settings)}
 
 
-def test_the_example_names_no_setting_that_does_not_exist() -> None:
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^[#\s]*([A-Z][A-Z0-9_]*)\s*=", example, re.MULTILINE)) == set(NAMES)
+def test_descriptions_have_the_values_that_the_code_has() -> None:
+    descriptions = settings_reference.descriptions()
+    assert f"`{DEFAULT_RATE_LIMIT}`" in descriptions["rate_limit"]
+    assert f"at least {MIN_SECRET} bytes" in descriptions["better_auth_secret"]
+    assert " and ".join(f"`{origin}`" for origin in LOCAL_FRONTENDS) in descriptions["cors_origins"]
+
+
+def test_the_reference_is_what_the_settings_say_of_themselves() -> None:
+    document, example = (path.read_text(encoding="utf-8") for path in settings_reference.WRITTEN)
+    is_current = (document, example) == (settings_reference.document(document), settings_reference.example())
+    assert is_current, "docs/settings.md or .env.example differs from settings/settings.py. Run: make settings"
+
+
+def test_the_reference_names_every_setting_once() -> None:
+    names = re.findall(r"^\| `([A-Z_]+)` \|", settings_reference.table(), re.MULTILINE)
+    assert (names, re.findall(r"^# ([A-Z_]+)=", settings_reference.example(), re.MULTILINE)) == (NAMES, NAMES)
 
 
 def test_a_copy_of_the_example_is_accepted_as_it_is() -> None:

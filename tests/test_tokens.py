@@ -17,6 +17,7 @@ import jwt
 import pytest
 
 from openapi.app import token_verifier
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.server import SECRET, Server
@@ -304,7 +305,7 @@ def user_row(database: Any, client: Client) -> list[dict[str, Any]]:
     from models.user import User
 
     query = select(User.email, User.name).where(User.id == client.user)
-    rows: list[dict[str, Any]] = database.rows(client.user, query, {})
+    rows: list[dict[str, Any]] = database.rows(Scope.user(str(client.user)), query, {})
     return rows
 
 

@@ -17,7 +17,8 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import BinaryExpression, Case, Column, true
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from postgres.database import PRELUDE, Database
+from postgres.database import Database
+from postgres.scope import PRELUDE, READ_PRELUDE, Scope
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
 from tests.support.server import Server
@@ -58,12 +59,12 @@ class Strikes:
         self.count = 0
         self._rows = Database.rows
 
-    def rows(self, database: Database, user_id: str, statement: Any, parameters: Any, **options: Any) -> Any:
+    def rows(self, database: Database, scope: Scope, statement: Any, parameters: Any, **options: Any) -> Any:
         """Stand in for Database.rows."""
         struck, count = strike(statement)
         self.count += count
         names = set(struck.compile().params) & set(parameters)
-        return self._rows(database, user_id, struck, {name: parameters[name] for name in names}, **options)
+        return self._rows(database, scope, struck, {name: parameters[name] for name in names}, **options)
 
 
 @pytest.fixture
@@ -166,16 +167,16 @@ MERGE_PATCH: dict[str, Any] = {
     "headers": {"Content-Type": "application/merge-patch+json"},
 }
 OPERATIONS: dict[str, Callable[[Neighbours], bool]] = {
-    "handlers.tasks.list_tasks": Neighbours.lists,
-    "handlers.me.get_me": Neighbours.counts,
-    "handlers.me.export_me": Neighbours.exports,
-    "handlers.tasks.create_task": Neighbours.repeats_the_key,
-    "handlers.tasks.get_task": lambda both: both.reaches("GET"),
-    "handlers.tasks.update_task": lambda both: both.reaches("PUT", json={"title": "taken"}),
-    "handlers.tasks.patch_task": lambda both: both.reaches("PATCH", **MERGE_PATCH),
-    "handlers.tasks.complete_task": lambda both: both.reaches("PATCH", "/complete"),
-    "handlers.tasks.delete_task": lambda both: both.reaches("DELETE"),
-    "handlers.me.delete_me": Neighbours.erases,
+    "list_tasks": Neighbours.lists,
+    "get_me": Neighbours.counts,
+    "export_me": Neighbours.exports,
+    "create_task": Neighbours.repeats_the_key,
+    "get_task": lambda both: both.reaches("GET"),
+    "update_task": lambda both: both.reaches("PUT", json={"title": "taken"}),
+    "patch_task": lambda both: both.reaches("PATCH", **MERGE_PATCH),
+    "complete_task": lambda both: both.reaches("PATCH", "/complete"),
+    "delete_task": lambda both: both.reaches("DELETE"),
+    "delete_me": Neighbours.erases,
 }
 
 
@@ -222,7 +223,7 @@ def test_without_conditions_and_row_level_security_every_operation_leaks(
 
 
 # Fails a statement, and so its request, on a connection that still carries the id of a user.
-GUARD = PRELUDE.replace(b"SELECT ", b"SELECT 1 / (coalesce(current_setting('app.user_id', true), '') = '')::int, ", 1)
+GUARD = b"SELECT 1 / (coalesce(current_setting('app.user_id', true), '') = '')::int, "
 USERS = 8
 REQUESTS = 10_000
 
@@ -242,7 +243,7 @@ class Visitor:
         self._connection.close()
 
     def send(self, method: str, path: str, *expected: int, body: Any = None) -> Any:
-        """Return the answer's JSON, or None for a statement or a turn that took too long."""
+        """Return the answer's JSON, or None for a statement or a slot that took too long."""
         self._connection.request(method, path, body and json.dumps(body), self._headers)
         response = self._connection.getresponse()
         content = response.read()
@@ -297,7 +298,8 @@ def test_a_pooled_connection_never_carries_one_user_to_the_next(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("postgres.database.PRELUDE", GUARD)
+    for name, prelude in (("PRELUDE", PRELUDE), ("READ_PRELUDE", READ_PRELUDE)):
+        monkeypatch.setattr(f"postgres.database.{name}", prelude.replace(b"SELECT ", GUARD, 1))
     # Behind the pooler the service has more connections than the pooler: what they carried would go to others.
     url, size = (database_url, 2) if way == "direct" else (request.getfixturevalue("pooler_url"), 4)
     settings = make_settings(database_url=url, database_pool_size=size, statement_timeout=0.25)

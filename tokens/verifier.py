@@ -1,16 +1,14 @@
-"""Who is calling: the function that the contract's `x-bearerInfoFunc` names, and the verifier behind it."""
+"""Verification of bearer tokens."""
 
 import hashlib
-import inspect
 import json
 import logging
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 import jwt
-from connexion.lifecycle import ConnexionRequest
 from jwt.utils import base64url_decode
 
 from tokens.key_set import ALGORITHMS, Key, KeySet
@@ -33,23 +31,18 @@ class InvalidToken(Exception):
     """The token is refused; the message is for the client."""
 
 
-async def bearer_info(token: str, request: ConnexionRequest) -> dict[str, Any]:
-    """Return the claims of a valid token; its `sub` becomes the handlers' `user`.
+class Claims(TypedDict):
+    """What the service takes from a token; None for what is not usable (RFC 7519, section 4.1.2; OpenID Connect)."""
 
-    Raises InvalidToken, KeysUnavailable.
-    """
-    tokens: TokenVerifier = request.context["tokens"]
-    return await tokens.verify(token)
-
-
-# Connexion asks for it twice with every request, and it takes time to find out.
-bearer_info.__signature__ = inspect.signature(bearer_info)  # type: ignore[attr-defined]
+    sub: str
+    email: str | None
+    name: str | None
 
 
 class Verified(NamedTuple):
     """What a good token says, until when it counts (seconds since 1970), and the key that it was verified with."""
 
-    claims: dict[str, Any]
+    claims: Claims
     expires: int
     kid: str | None
     key: Key
@@ -74,7 +67,7 @@ class TokenVerifier:
     audience: str | None = None
     _remembered: dict[bytes, Verified] = field(default_factory=dict, init=False, repr=False)
 
-    async def verify(self, token: str) -> dict[str, Any]:
+    async def verify(self, token: str) -> Claims:
         """Return `sub`, `email` and `name`; the latter two are None where the token has no usable one.
 
         The last REMEMBERED good tokens are not looked into again until they expire or their key is fetched anew.
@@ -139,17 +132,19 @@ class TokenVerifier:
         if audience is None and "aud" in claims:
             self._warn_of_audience(audience)
             raise InvalidToken("The token is for another audience.")
-        for name in ("exp", "iat", "nbf"):
-            value = claims.get(name, 0)
+        for claim in ("exp", "iat", "nbf"):
+            value = claims.get(claim, 0)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidToken(f"The claim {name} is not a number.")
+                raise InvalidToken(f"The claim {claim} is not a number.")
             if value > MAX_TIME:
-                raise InvalidToken(f"The claim {name} is after the year 9999.")
+                raise InvalidToken(f"The claim {claim} is after the year 9999.")
         if not _is_text(claims["sub"], MAX_SUBJECT_LENGTH):
             raise InvalidToken(f"The claim sub is not a text of 1 to {MAX_SUBJECT_LENGTH} characters.")
-        known = {"sub": claims["sub"]}
-        for name in ("email", "name"):
-            known[name] = claims.get(name) if _is_text(claims.get(name), MAX_CLAIM_LENGTH) else None
+        known = Claims(sub=claims["sub"], email=None, name=None)
+        if _is_text(claims.get("email"), MAX_CLAIM_LENGTH):
+            known["email"] = claims["email"]
+        if _is_text(claims.get("name"), MAX_CLAIM_LENGTH):
+            known["name"] = claims["name"]
         return Verified(known, int(claims["exp"]), kid, key)
 
     def sign(self, claims: dict[str, Any], lifetime: int) -> str:

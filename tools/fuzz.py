@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from models import schema
 from postgres import embedded
 from postgres.database import Database
 from settings.settings import Settings
@@ -72,7 +73,7 @@ def fresh_target(host: str) -> Iterator[Target]:
         directory = Path(name)
         url = embedded.start(directory / "postgres")
         try:
-            Database(url).migrate()
+            schema.migrate(Database(url))
             variables = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": secret, "SERVER_FRAMEWORK": host}
             with ServerProcess(directory=directory, **variables) as server:
                 settings = Settings.load({}, better_auth_secret=secret)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from openapi.contract import METHODS
+from openapi.contract import CONTROLLER, METHODS
 
 Path = tuple[str | int, ...]
 BOUNDS = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -117,21 +117,28 @@ def _operation(document: dict[str, Any], path: Path, another_id: str) -> Iterato
     yield _rename(path, "trace")
     yield _put((*path, "operationId"), another_id, "as another's")
     yield _drop((*path, "operationId"))
+    yield _drop((*path, CONTROLLER))
+    yield _put((*path, CONTROLLER), "handlers.conditions", "changed")
     yield from _security(document, path)
     yield from _parameters(document, path)
+    for place in ("query", "header"):
+        for name in ("extra", "user"):  # which no handler takes, and which once stood for the caller
+            added = {"name": name, "in": place, "schema": {"type": "string", "maxLength": 9}}
+            parameters = [*operation.get("parameters", []), added]
+            yield _put((*path, "parameters"), parameters, f"with {name} in {place}")
     if "requestBody" in operation:
         body = (*path, "requestBody")
         yield _drop(body)
         yield _put((*body, "required"), not operation["requestBody"]["required"], "flipped")
         yield from _content(document, body)
     for status, answer in operation["responses"].items():
-        place = (*path, "responses", status)
-        yield _drop(place)
-        yield _rename(place, "299" if status < "300" else "499")
+        response = (*path, "responses", status)
+        yield _drop(response)
+        yield _rename(response, "299" if status < "300" else "499")
         if "$ref" in answer:
-            yield _refer_to(document, place)
+            yield _refer_to(document, response)
         else:
-            yield from _response(document, place)
+            yield from _response(document, response)
     yield _put((*path, "responses", "418"), {"$ref": "#/components/responses/BadRequest"}, "added")
 
 
@@ -188,7 +195,7 @@ def _content(document: dict[str, Any], path: Path) -> Iterator[Mutant]:
 
 def _link(path: Path, link: dict[str, Any]) -> Iterator[Mutant]:
     yield _drop((*path, "parameters"))
-    yield _put((*path, "operationId"), "handlers.tasks.list_tasks", "changed")
+    yield _put((*path, "operationId"), "list_tasks", "changed")
     for name in link["parameters"]:
         yield _put((*path, "parameters", name), "$response.body#/title", "changed")
 

@@ -33,6 +33,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import openapi.contract
+from models import schema
 from openapi.contract import METHODS, Contract
 from postgres import embedded
 from postgres.database import Database
@@ -106,7 +107,7 @@ def databases(directory: Path) -> Iterator[str]:
     url = embedded.start(directory / "postgres")
     try:
         database = Database(url)
-        database.migrate()
+        schema.migrate(database)
         database.dispose()
         yield url.replace("dbname=tasks_api ", "")
     finally:
@@ -155,8 +156,8 @@ def noted(asked: list[Operation]) -> Iterator[None]:
     """Note which operations answer meanwhile."""
 
     def check(conformance: Conformance, response: httpx.Response) -> None:
-        route = conformance.contract.route(response.request.url.path)
-        if route and (operation := (response.request.method, route.endpoint.template)) not in asked:
+        route = conformance.contract.match(response.request.url.path)
+        if route and (operation := (response.request.method, route.path_item.template)) not in asked:
             asked.append(operation)
         original(conformance, response)
 

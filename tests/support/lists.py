@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from postgres.scope import Scope
 from tests.support.client import Client
 
 WORDS = (
@@ -121,4 +122,4 @@ def insert_many(database: Any, client: Any, number: int, user: str | None = None
         FROM generate_series(1, :number) AS n RETURNING 1 AS one
     """
     user = user or client.user
-    database.rows(user, text(statement), {"user": user, "number": number}, timeout=60)
+    database.rows(Scope.user(user), text(statement), {"user": user, "number": number}, timeout=60)

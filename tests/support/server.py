@@ -27,7 +27,7 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        app = create_app(settings, validate_responses=True)
+        app = create_app(settings)
         config = uvicorn.Config(
             app, port=0, log_config=None, access_log=False, server_header=False, http=HttpProtocol, ws="none"
         )

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean to the service."""
+"""Errors of the database, and what PostgreSQL's errors mean to the service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,36 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy.exc
 
-from models.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, LockTimeout
+
+class DatabaseFault(Exception):
+    """A statement failed for a reason of ours; the message has none of its parameters."""
+
+
+class ConstraintViolated(DatabaseFault):
+    """A statement broke a constraint of the schema."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached, is overloaded, or its schema is not in place yet."""
+
+
+class ConnectionBroken(DatabaseUnavailable):
+    """The connection broke while a statement ran; whether it was carried out is not known."""
+
+
+class RoleUnbound(DatabaseUnavailable):
+    """Row-level security does not bind the role that the application connects as."""
+
+
+class LockTimeout(DatabaseUnavailable):
+    """Another transaction held what the statement needed for too long."""
+
 
 GRANT = "grant the role what it lacks, or migrate as the role that owns the schema"
 UNAVAILABLE = (
     psycopg.OperationalError,  # away, refused, timed out, at its limits
     psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.ReadOnlySqlTransaction,  # of a standby; a statement that is marked as a read has its own error
     psycopg.errors.UndefinedTable,  # the migration has not run yet
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InsufficientPrivilege,
@@ -20,7 +43,7 @@ UNAVAILABLE = (
 
 
 @contextmanager
-def available() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what says that the database cannot serve now into DatabaseUnavailable, all else into a fault.
 
     Raises DatabaseUnavailable, ConstraintViolated, DatabaseFault.

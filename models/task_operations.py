@@ -1,0 +1,153 @@
+"""The operations on one task, each one statement and one round trip.
+
+Every statement names its user and runs as that user under row-level security; only after a miss does a second one ask
+what the first did not find.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from models.caller import Caller
+from models.errors import TaskForbidden, TaskNotFound, VersionMismatch
+from models.task import TASK_COLUMNS, Task, column_values, placeholders
+from models.user import NEW_USER, user_values
+from postgres.database import Database
+from postgres.errors import ConstraintViolated
+from postgres.round_trip import Row
+from postgres.scope import Scope
+from postgres.statement import read
+
+THE_USER = Task.user_id == sa.bindparam("the_user")
+THE_TASK = (THE_USER, Task.id == sa.bindparam("the_task"))
+
+GET = read(sa.select(*TASK_COLUMNS).where(*THE_TASK))
+UPDATE = (
+    sa.update(Task).where(*THE_TASK).values(updated_at=sa.func.now(), version=Task.version + 1).returning(*TASK_COLUMNS)
+)
+TOGGLE = UPDATE.values(completed=sa.not_(Task.completed))
+DELETE = sa.delete(Task).where(*THE_TASK).returning(Task.id)
+INSERT = sa.insert(Task).values(user_id=sa.bindparam("the_user")).returning(*TASK_COLUMNS)
+# The one row with this id, whoever owns it; of another user's task not even the version.
+PROBE = read(
+    sa.select(sa.case((Task.user_id == sa.func.current_setting("app.user_id"), Task.version)).label("version")).where(
+        Task.id == sa.bindparam("the_task")
+    )
+)
+
+
+@dataclass(frozen=True)
+class Precondition:
+    """The versions that a task must have, None for any, and those that it must not have."""
+
+    versions: tuple[int, ...] | None = None
+    other_than: tuple[int, ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, list[int]]:
+        """The values for the conditions that a statement is to have."""
+        parameters = {"other_than": list(self.other_than)} if self.other_than else {}
+        return parameters if self.versions is None else parameters | {"versions": list(self.versions)}
+
+
+ALWAYS = Precondition()
+CONDITIONS = {
+    "versions": Task.version == sa.func.any(sa.bindparam("versions", type_=postgresql.ARRAY(sa.Integer))),
+    "other_than": Task.version != sa.func.all(sa.bindparam("other_than", type_=postgresql.ARRAY(sa.Integer))),
+}
+
+
+def get_task(database: Database, caller: Caller, task_id: str) -> Row:
+    """Return the task.
+
+    Raises TaskNotFound, TaskForbidden.
+    """
+    return _one(database, caller, task_id, GET)
+
+
+def create_task(database: Database, caller: Caller, fields: Mapping[str, Any]) -> Row:
+    """Store a new task of the caller, and the caller as a user with it where they are new."""
+    values, scope = column_values(fields), Scope.user(caller.id)
+    statement, parameters = _create(frozenset(values)), {**user_values(caller), **values}
+    try:
+        (row,) = database.rows(scope, statement, parameters)
+    except ConstraintViolated:  # the user was erased between the two parts of the statement
+        (row,) = database.rows(scope, statement, parameters)
+    return row
+
+
+def update_task(
+    database: Database,
+    caller: Caller,
+    task_id: str,
+    fields: Mapping[str, Any],
+    precondition: Precondition = ALWAYS,
+) -> Row:
+    """Change the fields given and return the task; without any field nothing changes.
+
+    Raises TaskNotFound, TaskForbidden, VersionMismatch.
+    """
+    values = column_values(fields)
+    statement = _update(frozenset(values)) if values else GET
+    return _one(database, caller, task_id, statement, precondition, values)
+
+
+def toggle_task(database: Database, caller: Caller, task_id: str, precondition: Precondition = ALWAYS) -> Row:
+    """Turn `completed` round and return the task.
+
+    Raises TaskNotFound, TaskForbidden, VersionMismatch.
+    """
+    return _one(database, caller, task_id, TOGGLE, precondition)
+
+
+def delete_task(database: Database, caller: Caller, task_id: str, precondition: Precondition = ALWAYS) -> None:
+    """Delete the task.
+
+    Raises TaskNotFound, TaskForbidden, VersionMismatch.
+    """
+    _one(database, caller, task_id, DELETE, precondition)
+
+
+@cache
+def _create(names: frozenset[str]) -> sa.Executable:
+    return INSERT.values(placeholders(names)).add_cte(NEW_USER)
+
+
+@cache
+def _update(names: frozenset[str]) -> sa.Executable:
+    return UPDATE.values(placeholders(names))
+
+
+@cache
+def _conditional(statement: Any, *conditions: str) -> Any:
+    """Return the statement with conditions that are checked together with the write."""
+    return statement.where(*(CONDITIONS[name] for name in conditions))
+
+
+def _one(
+    database: Database,
+    caller: Caller,
+    task_id: str,
+    statement: Any,
+    precondition: Precondition = ALWAYS,
+    values: Mapping[str, Any] | None = None,
+) -> Row:
+    identifier = UUID(task_id)
+    conditions = precondition.parameters
+    if conditions:
+        statement = _conditional(statement, *conditions)
+    parameters = {"the_user": caller.id, "the_task": identifier, **conditions, **(values or {})}
+    rows = database.rows(Scope.user(caller.id), statement, parameters)
+    if rows:
+        return rows[0]
+    found = database.rows(Scope.probe(caller.id, identifier), PROBE, {"the_task": identifier})
+    if not found:
+        raise TaskNotFound
+    if found[0]["version"] is None:
+        raise TaskForbidden
+    raise VersionMismatch(found[0]["version"])

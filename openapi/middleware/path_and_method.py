@@ -1,0 +1,44 @@
+"""Refusal of paths and methods that the contract has no place for: one rule for both hosts, before Connexion routes."""
+
+import re
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openapi.problems import NO_PATH, Code, InputError, Problem, ProblemError, bad_input
+from openapi.request import Request
+
+CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class PathAndMethod:
+    """Answers OPTIONS, and lets nothing pass that is no operation."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check path and method of one request.
+
+        Raises ProblemError (400, 404, 405).
+        """
+        request = Request.of(scope)
+        match = request.match
+        if match is None:
+            raise ProblemError(NO_PATH)
+        allow = {"Allow": match.path_item.allow}
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=allow)(scope, receive, send)
+            return
+        if scope["method"] not in match.path_item.operations:
+            detail = f"This path allows {match.path_item.allow}."
+            raise ProblemError(Problem(405, Code.METHOD_NOT_ALLOWED, detail, allow))
+        if CONTROL_CHARACTER.search(scope["path"]):  # the routers disagree on where a line ends
+            raise bad_input(InputError("path", "", "has a control character"))
+        request.operation = match.path_item.operations[scope["method"]]
+        # With these Flask's router would look for a WebSocket, and fail; a proxy names the scheme.
+        del MutableHeaders(scope=scope)["upgrade"]
+        scope["scheme"] = scope["scheme"].replace("ws", "http")
+        await self.app(scope, receive, send)

@@ -1,0 +1,45 @@
+"""Where a request gets its id and its typed state."""
+
+import re
+import secrets
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openapi.contract import Contract
+from openapi.request import Request, Services
+
+SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContext:
+    """Puts a `Request` into the scope, and what the middlewares put into its `response_headers` on the response."""
+
+    def __init__(self, app: ASGIApp, *, contract: Contract, services: Services) -> None:
+        self.app = app
+        self.contract = contract
+        self.services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":  # a WebSocket; uvicorn is told to know none
+            await send({"type": "websocket.close"})
+            return
+        request_id = Headers(scope=scope).get("x-request-id", "")
+        if not SANE_REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(8)
+        request = Request(request_id, self.contract.match(scope["path"]), self.services)
+        request.response_headers["X-Request-Id"] = request_id
+        scope[Request.KEY] = request
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(request.response_headers)
+                if request.status in (204, 304):
+                    del headers["Content-Type"]  # Flask gives one to what has no content
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

@@ -1,0 +1,73 @@
+"""Where requests are counted; the only place that knows the inside of `limits`."""
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from limits.aio.storage import MemoryStorage, RedisStorage
+
+if TYPE_CHECKING:
+    from redis.asyncio import BlockingConnectionPool
+
+SWEEP_INTERVAL: Final = 10  # seconds
+REDIS_CONNECTIONS: Final = 4  # of each process
+
+
+class Memory(MemoryStorage):
+    """Counts in memory, without the walk over all users that `limits` takes at each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_sweep = 0.0
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Return the new count, in one piece for the event loop."""
+        now = time.time()
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_INTERVAL
+            for stale in [stale for stale, end in self.expirations.items() if end <= now]:
+                del self.storage[stale], self.expirations[stale]
+        if self.expirations.get(key, 0) <= now:
+            self.storage[key] = 0
+            self.expirations[key] = now + expiry
+        self.storage[key] += amount
+        return self.storage[key]
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+
+class Redis(RedisStorage):
+    """Counts in Redis, which is asked once and never for long."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._pool = _pool(url, timeout)
+        super().__init__(
+            f"async+{url}",
+            implementation="redispy",
+            key_prefix="tasks-api",
+            connection_pool=self._pool,  # type: ignore[arg-type]
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.aclose()
+
+
+def _pool(url: str, timeout: float) -> "BlockingConnectionPool":
+    # Large, and of no use to a service that counts in memory.
+    from redis.asyncio import BlockingConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return BlockingConnectionPool.from_url(
+        url,
+        max_connections=REDIS_CONNECTIONS,
+        socket_connect_timeout=timeout,
+        socket_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def storage(url: str, timeout: float) -> Memory | Redis:
+    """Return the storage at a URL, `memory://` or that of a Redis, which has `timeout` seconds to answer."""
+    return Memory() if url == "memory://" else Redis(url, timeout)

@@ -1,0 +1,6 @@
+"""SQLAlchemy's greenlets: how a plain function waits for a coroutine without holding the event loop."""
+
+from sqlalchemy.util import await_ as wait_for
+from sqlalchemy.util import greenlet_spawn as run_in_greenlet
+
+__all__ = ["run_in_greenlet", "wait_for"]

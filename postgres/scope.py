@@ -1,0 +1,36 @@
+"""What a statement may see: the settings that the policies in `models/policies.sql` ask for."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+# All settings are local to the statement's own transaction, so that nothing stays behind on a pooled connection.
+PRELUDE: Final = (
+    b"SELECT set_config('app.user_id', $1, true), set_config('app.probe', $2, true),"
+    b" set_config('statement_timeout', $3, true), set_config('lock_timeout', $4, true)"
+)
+READ_PRELUDE: Final = PRELUDE + b", set_config('transaction_read_only', 'on', true)"
+EXPIRED_KEYS: Final = "expired-keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The values of `app.user_id` and `app.probe` for one statement."""
+
+    user_id: str
+    probe_id: str = ""
+
+    @classmethod
+    def user(cls, user_id: str) -> "Scope":
+        """See the rows of one user."""
+        return cls(user_id)
+
+    @classmethod
+    def probe(cls, user_id: str, task_id: UUID) -> "Scope":
+        """See the rows of one user and, whoever owns it, the one task with this id."""
+        return cls(user_id, str(task_id))
+
+    @classmethod
+    def sweep(cls) -> "Scope":
+        """See the expired idempotency keys of all users, and nothing else."""
+        return cls("", EXPIRED_KEYS)

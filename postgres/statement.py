@@ -1,0 +1,43 @@
+"""SQLAlchemy's statements as PostgreSQL takes them; the only place that knows what SQLAlchemy compiles them to."""
+
+import weakref
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+from sqlalchemy import ClauseElement, Executable
+from sqlalchemy.dialects import postgresql
+
+AnExecutable = TypeVar("AnExecutable", bound=Executable)
+DIALECT: Final = postgresql.psycopg.dialect(paramstyle="numeric_dollar")
+
+
+def read(statement: AnExecutable) -> AnExecutable:
+    """Mark a statement that only reads.
+
+    It runs in a read-only transaction, and once more when the connection under it breaks.
+    """
+    return statement.execution_options(is_read=True)
+
+
+class Compiled(NamedTuple):
+    """The text with $1, $2 and so on, the names of those parameters, and the values that are fixed already."""
+
+    query: bytes
+    names: list[str]
+    constants: dict[str, Any]
+    is_read: bool
+
+
+_compiled: weakref.WeakKeyDictionary[Executable, Compiled] = weakref.WeakKeyDictionary()
+
+
+def compiled(statement: Executable) -> Compiled:
+    """Return the statement as PostgreSQL takes it.
+
+    Compiling costs more than running, so build each statement once.
+    """
+    if statement not in _compiled:
+        form: Any = cast(ClauseElement, statement).compile(dialect=DIALECT)
+        constants = {name: bind.effective_value for bind, name in form.bind_names.items() if not bind.required}
+        is_read = bool(statement.get_execution_options().get("is_read"))
+        _compiled[statement] = Compiled(str(form).encode(), form.positiontup, constants, is_read)
+    return _compiled[statement]
