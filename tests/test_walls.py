@@ -290,7 +290,7 @@ class Visitor:
             del self.completed[task_id]
 
 
-@pytest.mark.parametrize("way", ["direct", "pooled"])
+@pytest.mark.parametrize("way", ["direct", pytest.param("pooled", marks=pytest.mark.slow)])
 def test_a_pooled_connection_never_carries_one_user_to_the_next(
     way: str,
     request: pytest.FixtureRequest,
