@@ -60,3 +60,19 @@ def test_a_fault_is_a_500_that_is_explained_in_the_log_only(
     assert_problem(response, 500, "internal_error", DETAIL)
     assert response.headers["x-request-id"] in caplog.text
     assert "a secret of the inside" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [{"status": "fine"}, {"status": "ok", "more": 1}, {}])
+def test_an_answer_that_the_contract_does_not_have_is_noticed_by_the_tests_client(
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: dict[str, object],
+) -> None:
+    monkeypatch.setattr("handlers.health.health", lambda: answer)
+    with (
+        Server(make_settings()) as server,
+        Client(server.url, conformance) as client,
+        pytest.raises(AssertionError, match="GET /health 200"),
+    ):
+        client.get("/health")

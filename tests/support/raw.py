@@ -5,7 +5,11 @@ import socket
 
 import httpx
 
+from openapi.contract import Contract
+from openapi.schemas import CompiledSchema
 from tests.support.server import Server
+
+PROBLEM = CompiledSchema(Contract().resolve({"$ref": "#/components/schemas/Problem"}))
 
 
 def connect(server: Server) -> socket.socket:
@@ -29,6 +33,7 @@ def problem(answer: bytes) -> tuple[int, str]:
     assert b"content-type: application/problem+json" in last
     assert b"x-content-type-options: nosniff" in last
     content = json.loads(body)
+    assert PROBLEM.errors("body", content) == []
     assert content["status"] == int(last.split()[1])
     assert f"x-request-id: {content['request_id']}".encode() in last
     return content["status"], content["code"]
