@@ -1,7 +1,6 @@
 """The command line, `tasks-api`.
 
-What only some commands need is imported where they need it: of several workers, the process that watches over them
-stays at a third of their size.
+Commands import what they alone need, so that the supervisor of several workers stays at a third of their size.
 """
 
 import asyncio
@@ -28,10 +27,10 @@ DAY = 24 * 60 * 60  # seconds
 
 
 class Sentences(click.Group):
-    """Commands that tell what keeps them from their work in a sentence, not in a traceback."""
+    """Commands that report a failure in one sentence, not in a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command; exit with 1 when a setting or a file is not as it must be."""
+        """Run the command; exit with 1 if a setting or a file is wrong."""
         try:
             return super().invoke(context)
         except InvalidSettings as error:
@@ -45,25 +44,25 @@ class Sentences(click.Group):
 def main() -> None:
     """A secure, multi-user task service for web frontends.
 
-    Settings come from the environment and from the file .env; `.env.example` lists them all.
+    Settings come from the environment and the file .env; `.env.example` lists them all.
     """
 
 
 @main.command()
 @click.option("--host", help="Address to listen on.  [HOST, default 127.0.0.1]")
-@click.option("--port", type=int, help="Port to listen on, 0 for any free one.  [PORT, default 8000]")
-@click.option("--workers", type=int, help="Processes to run.  [WEB_CONCURRENCY, default 1]")
-@click.option("--reload", is_flag=True, help="Start again when a file changes. For development.")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [PORT, default 8000]")
+@click.option("--workers", type=int, help="Number of worker processes.  [WEB_CONCURRENCY, default 1]")
+@click.option("--reload", is_flag=True, help="Restart when a file changes. For development.")
 def serve(host: str | None, port: int | None, workers: int | None, reload: bool) -> None:
     """Run the server.
 
-    Without DATABASE_URL it starts a PostgreSQL of its own with its data in DATA_DIR. Without BETTER_AUTH_SECRET it
-    makes a secret for this machine, prints a token that works at once, and listens on loopback only.
+    Without DATABASE_URL it starts an embedded PostgreSQL with its data in DATA_DIR. Without BETTER_AUTH_SECRET it
+    creates a secret for this machine, prints a token to try it with, and listens on loopback only.
     """
     settings = Settings.load(host=host, port=port, web_concurrency=workers)
     port = settings.port or _free_port(settings.host)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the embedded database stops too
-    # The processes that uvicorn starts read their settings from the environment.
+    # uvicorn's processes read their settings from the environment.
     os.environ["DATABASE_URL"] = _database_url(settings)
     os.environ["HOST"] = settings.host
     if settings.is_development:
@@ -75,10 +74,10 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
 
 
 @main.command()
-@click.option("--user", required=True, help="The token's sub: the user's id.")
+@click.option("--user", required=True, help="The user's id, the token's sub.")
 @click.option("--email", help="The user's email address.")
 @click.option("--name", help="The user's name.")
-@click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Seconds until it expires.")
+@click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Lifetime in seconds.")
 def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
     """Print a token signed with the configured secret."""
     from tokens.verifier import InvalidToken
@@ -96,7 +95,7 @@ def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Bring the database's schema up to date. The server does it by itself when it starts."""
+    """Bring the database's schema up to date, as the server does when it starts."""
     from models import schema
     from postgres.errors import DatabaseUnavailable
 
@@ -110,7 +109,7 @@ def migrate() -> None:
 
 @main.command()
 def check() -> None:
-    """Print the configuration, secrets masked, and whether the database is in order; exit with 1 if it is not."""
+    """Print the configuration with secrets masked, and check the database; exit with 1 if it is not in order."""
     from models import schema
     from postgres.errors import DatabaseUnavailable
 

@@ -1,4 +1,4 @@
-"""The settings: read once from the environment and `.env`, checked, and frozen."""
+"""The settings: read once from the environment and `.env`, checked and frozen."""
 
 import os
 import re
@@ -17,14 +17,14 @@ LOCAL_FRONTENDS = ("http://localhost:3000", "http://localhost:3001")
 
 
 def _setting(name: str, default: Any, check: Any = None, *, example: str = "", secret: bool = False) -> Any:
-    """Declare a setting; `check` is called with name and value, `example` goes into `.env.example`."""
+    """Declare a setting; `check` takes its name and value, `example` goes into `.env.example`."""
     metadata = {"name": name, "check": check, "example": example, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting, its description below it. `make settings` writes docs/settings.md and .env.example from here."""
+    """Every setting with its description, from which `make settings` writes docs/settings.md and .env.example."""
 
     database_url: str | None = _setting(
         "DATABASE_URL", None, values.database, example="postgresql://tasks_api:password@host/tasks_api", secret=True
@@ -82,10 +82,7 @@ class Settings:
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
-        """Read the settings; `overrides` that are not None win over the environment, which wins over `.env`.
-
-        Raises InvalidSettings.
-        """
+        """Read the settings: `overrides` unless None, else the environment, else `.env`. Raises InvalidSettings."""
         if environment is None:
             environment = _dotenv() | dict(os.environ)
         given = {
@@ -99,7 +96,7 @@ class Settings:
 
     @property
     def is_development(self) -> bool:
-        """Tell whether tokens are signed with a secret of this machine's own, for want of a configured one."""
+        """Tell whether this machine makes its own secret, for lack of a configured one."""
         return not self.better_auth_secret and not self.key_set_url
 
     @property
@@ -109,12 +106,12 @@ class Settings:
 
     @property
     def key_set_url(self) -> str | None:
-        """Where the issuer's public keys are; None where tokens are signed with the secret only."""
+        """The URL of the issuer's public keys; None if only the secret signs tokens."""
         return self.jwks_url or (self.better_auth_url and self.better_auth_url.rstrip("/") + "/api/auth/jwks")
 
     @property
     def requests_per_minute(self) -> int:
-        """How many requests a user may send in a minute; 0 for any number."""
+        """The rate limit of each user; 0 for none."""
         default = 0 if values.is_loopback(self.host) else DEFAULT_RATE_LIMIT
         return default if self.rate_limit is None else self.rate_limit
 
@@ -125,11 +122,11 @@ class Settings:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The origins of the frontends that browsers may call from."""
+        """The origins that browsers may call from."""
         return self.cors_origins or ((self.origin,) if self.origin else LOCAL_FRONTENDS)
 
     def masked(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and the value of every setting, fit to be shown: without secrets and passwords."""
+        """Yield the name and value of every setting, without secrets and passwords."""
         for one in fields(self):
             value = getattr(self, one.name)
             if value in (None, ()):
