@@ -1,7 +1,4 @@
-"""Idempotency keys: key, task and response are stored in one statement or not at all.
-
-The semantics follow draft-ietf-httpapi-idempotency-key-header, section 2.
-"""
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header, section 2), stored with their task in one statement."""
 
 import hashlib
 import json
@@ -69,7 +66,6 @@ def create_task_once(database: Database, caller: Caller, fields: Mapping[str, An
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
     values, scope = column_values(fields), Scope.user(caller.id)
     parameters = {**user_values(caller), **values, "the_key": key, "fingerprint": fingerprint}
-    the_key = {"the_user": caller.id, "the_key": key}
     statement = _create(frozenset(values))
     for _ in range(ATTEMPTS):
         try:
@@ -78,11 +74,11 @@ def create_task_once(database: Database, caller: Caller, fields: Mapping[str, An
         except LockTimeout as error:
             raise KeyInUse from error
         except ConstraintViolated:  # the key exists, or the user was erased a moment ago
-            for found in database.rows(scope, REPLAY, the_key):
+            for found in database.rows(scope, REPLAY, parameters):
                 if found["fingerprint"] != fingerprint:
                     raise KeyReused from None
                 return as_answered(found["task"]), True
-            database.rows(scope, EXPIRE, the_key)
+            database.rows(scope, EXPIRE, parameters)
     raise KeyInUse
 
 

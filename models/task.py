@@ -62,17 +62,9 @@ def utc(column: InstrumentedAttribute[Any]) -> sa.Label[datetime]:
 
 
 # What a client sees of a task, in order.
-TASK_COLUMNS = (
-    Task.id,
-    Task.version,
-    Task.user_id,
-    Task.title,
-    Task.description,
-    Task.completed,
-    Task.priority,
-    utc(Task.due_date),
-    utc(Task.created_at),
-    utc(Task.updated_at),
+TASK_COLUMNS: tuple[InstrumentedAttribute[Any] | sa.Label[Any], ...] = (
+    *(Task.id, Task.version, Task.user_id, Task.title, Task.description, Task.completed, Task.priority),
+    *(utc(column) for column in (Task.due_date, Task.created_at, Task.updated_at)),
 )
 
 

@@ -76,12 +76,8 @@ class Query:
     @classmethod
     def of(cls, *, status: str, sort: str, order: str | None, **filters: Any) -> "Query":
         """Make a query from a request's parameters; those that are None or false do not filter."""
-        return cls(
-            status=status,
-            sort=sort,
-            order=order or SORTS[sort].own,
-            filters={name: value for name, value in filters.items() if value},
-        )
+        given = {name: value for name, value in filters.items() if value}
+        return cls(status=status, sort=sort, order=order or SORTS[sort].own, filters=given)
 
 
 class Position(NamedTuple):
@@ -143,9 +139,8 @@ def _values(query: Query) -> dict[str, Any]:
     values = dict(query.filters)
     if len(values.get("priority", ())) == 1:
         (values["the_priority"],) = values.pop("priority")
-    for name in ("due_from", "due_to"):
-        if name in values:
-            values[name] = instant(values[name])
+    for name in values.keys() & {"due_from", "due_to"}:
+        values[name] = instant(values[name])
     if "q" in values:
         values["q"] = fold(values["q"])
     return values

@@ -81,7 +81,9 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
             host.innermost(contract),
         ],
         resolver=host.resolver,
-        lifespan=lifespan(host.run, database, tokens.key_set, limiter, is_alone=is_alone),
+        lifespan=partial(
+            lifespan, run=host.run, database=database, key_set=tokens.key_set, limiter=limiter, is_alone=is_alone
+        ),
     )
     app.add_api(contract.document)
     for error in (ProblemException, HTTPException, Exception):

@@ -14,7 +14,7 @@ def check(contract: Contract, find_handler: Callable[[str], Callable[..., Any]])
     check_supported(contract.document)
     for operation in contract.operations:
         check_parameters(operation)
-    for operation in contract.operations:  # after the parameters of all, whose sentences say more
+    for operation in contract.operations:  # after all parameters, whose messages say more
         check_handler(operation, find_handler(operation.handler))
 
 

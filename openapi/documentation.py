@@ -1,7 +1,4 @@
-"""The documentation: Swagger UI 5 at `/docs` and the contract at `/openapi.json` and `/openapi.yaml`.
-
-Swagger UI's files come from the package `flask-swagger-ui`; the page loads nothing from another host.
-"""
+"""The documentation: Swagger UI 5, which loads nothing from other hosts, and the contract as JSON and YAML."""
 
 from collections.abc import Callable
 from functools import partial

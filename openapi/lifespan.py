@@ -21,37 +21,32 @@ WATCH_INTERVAL = 1  # seconds
 SWEEP_INTERVAL = 600  # seconds
 
 Run = Callable[..., Awaitable[Any]]
-Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[None]]
 
 
-def lifespan(
-    run: Run, database: Database, key_set: KeySet | None, limiter: RateLimiter | None, *, is_alone: bool
-) -> Lifespan:
-    """Return the lifespan of an application; `run` runs a function that waits for the database."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: object) -> AsyncIterator[None]:
-        attempted = asyncio.Event()
-        tasks = [
-            asyncio.create_task(migrate(run, database, attempted)),
-            asyncio.create_task(sweep(run, database)),
-            asyncio.create_task(watch(database)),
-        ]
-        if key_set:
-            await key_set.refresh()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(attempted.wait(), START_TIMEOUT)
-        if is_alone:
-            gc.freeze()
-            gc.enable()
-        yield
-        for task in tasks:
-            task.cancel()
-        if limiter:
-            await limiter.close()
-        await run(database.dispose)
-
-    return lifespan
+@contextlib.asynccontextmanager
+async def lifespan(
+    _app: object, run: Run, database: Database, key_set: KeySet | None, limiter: RateLimiter | None, is_alone: bool
+) -> AsyncIterator[None]:
+    """Run what an application needs beside its requests; `run` runs a function that waits for the database."""
+    attempted = asyncio.Event()
+    tasks = [
+        asyncio.create_task(migrate(run, database, attempted)),
+        asyncio.create_task(sweep(run, database)),
+        asyncio.create_task(watch(database)),
+    ]
+    if key_set:
+        await key_set.refresh()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(attempted.wait(), START_TIMEOUT)
+    if is_alone:
+        gc.freeze()
+        gc.enable()
+    yield
+    for task in tasks:
+        task.cancel()
+    if limiter:
+        await limiter.close()
+    await run(database.dispose)
 
 
 async def migrate(run: Run, database: Database, attempted: asyncio.Event) -> None:

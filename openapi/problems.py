@@ -108,11 +108,9 @@ def pointer(*path: str | int) -> str:
     return "".join("/" + part.removesuffix("~") for part in escaped)  # without half an escape at the end
 
 
+CHALLENGE: Final = 'Bearer realm="tasks-api"'
 NO_TOKEN: Final = Problem(
-    401,
-    Code.MISSING_TOKEN,
-    "Send a token: Authorization: Bearer <JWT>.",
-    {"WWW-Authenticate": 'Bearer realm="tasks-api"'},
+    401, Code.MISSING_TOKEN, "Send a token: Authorization: Bearer <JWT>.", {"WWW-Authenticate": CHALLENGE}
 )
 BUSY: Final = Problem(503, Code.BUSY, "The service is busy. Try again.", RETRY_AFTER)
 SHUTTING_DOWN: Final = Problem(503, Code.UNAVAILABLE, "The service is shutting down. Try again.", RETRY_AFTER)
@@ -154,7 +152,7 @@ def problem_for(error: Exception) -> Problem:
     if isinstance(error, ProblemError):
         return error.problem
     if isinstance(error, InvalidToken):  # RFC 6750, section 3
-        challenge = f'Bearer realm="tasks-api", error="invalid_token", error_description="{error}"'
+        challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
         return Problem(401, Code.INVALID_TOKEN, str(error), {"WWW-Authenticate": challenge})
     if isinstance(error, VersionMismatch):  # RFC 9110, section 15.5.13
         detail = "The task has changed since. Its current entity tag is in the ETag header."

@@ -33,7 +33,7 @@ class RateLimiter:
         self._paused_until = 0.0
 
     async def hit(self, user_id: str) -> tuple[int, int] | None:
-        """Count a request; return how many are left, negative over the limit, and the seconds until the quota resets.
+        """Count a request; return the requests left, less than 0 over the limit, and the seconds until the reset.
 
         None while the storage is down.
         """

@@ -90,10 +90,7 @@ class Pool:
         record.info.update(is_new=True, since=time.monotonic(), unbound=unbound)
 
     def _on_checkout(self, _connection: Any, record: Any, _proxy: Any) -> None:
-        """Replace a pooled connection that is stale or broken, without a round trip.
-
-        PostgreSQL sends nothing on an idle connection, so a readable one is broken.
-        """
+        """Replace a stale or broken connection. PostgreSQL sends nothing on an idle one: a readable one is broken."""
         if record.info.pop("is_new", False):
             return
         is_stale = record.info["unbound"] or record.info["since"] < self._trusted_since

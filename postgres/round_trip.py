@@ -18,10 +18,7 @@ RESULTS: Final = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
 class RoundTrip:
-    """A prelude and a statement in flight; parameters are $1, $2 and so on.
-
-    Every method raises psycopg.Error if the connection fails.
-    """
+    """A prelude and a statement in flight, with parameters $1, $2 ...; raises psycopg.Error if the connection fails."""
 
     def __init__(
         self, connection: Any, prelude: bytes, scope: Sequence[str], query: bytes, values: Sequence[Any]

@@ -21,7 +21,6 @@ from settings.values import InvalidSettings
 
 if TYPE_CHECKING:
     from postgres.database import Database
-    from tokens.verifier import TokenVerifier
 
 DAY = 24 * 60 * 60  # seconds
 
@@ -68,7 +67,9 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
     if settings.is_development:
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         click.echo(f"Documentation: http://{shown}:{port}/docs")
-        token = _tokens(settings).sign({"sub": "demo"}, DAY)
+        from openapi.app import token_verifier
+
+        token = token_verifier(settings).sign({"sub": "demo"}, DAY)
         click.echo(f"A token for the user demo, valid for a day: {token}")
     processes.run(settings, port, reload=reload)
 
@@ -80,14 +81,15 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
 @click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Lifetime in seconds.")
 def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
     """Print a token signed with the configured secret."""
+    from openapi.app import token_verifier
     from tokens.verifier import InvalidToken
 
-    tokens = _tokens(Settings.load())
+    tokens = token_verifier(Settings.load())
     try:
         signed = tokens.sign({"sub": user, "email": email, "name": name}, ttl)
         asyncio.run(tokens.verify(signed))
     except ValueError:
-        _fail("BETTER_AUTH_SECRET is not set, so that tokens come from the issuer alone.")
+        _fail("BETTER_AUTH_SECRET is not set, so only the issuer can sign tokens.")
     except InvalidToken as error:
         _fail(f"The service would refuse this token: {error}")
     click.echo(signed)
@@ -97,13 +99,9 @@ def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
 def migrate() -> None:
     """Bring the database's schema up to date, as the server does when it starts."""
     from models import schema
-    from postgres.errors import DatabaseUnavailable
 
-    try:
-        with _database(Settings.load()) as database:
-            schema.migrate(database)
-    except DatabaseUnavailable as error:
-        _fail(f"The schema cannot be brought up to date: {error}")
+    with _database(Settings.load(), "The schema cannot be brought up to date") as database:
+        schema.migrate(database)
     click.echo(f"The schema is at revision {schema.HEAD}.")
 
 
@@ -111,17 +109,13 @@ def migrate() -> None:
 def check() -> None:
     """Print the configuration with secrets masked, and check the database; exit with 1 if it is not in order."""
     from models import schema
-    from postgres.errors import DatabaseUnavailable
 
     settings = Settings.load()
     for name, value in settings.masked():
         click.echo(f"{name:20} {value}")
-    try:
-        with _database(settings) as database:
-            schema.check(database)
-    except DatabaseUnavailable as error:
-        _fail(f"The database is not in order: {error}")
-    click.echo(f"The database answers, its schema is at revision {schema.HEAD}.")
+    with _database(settings, "The database is not in order") as database:
+        schema.check(database)
+    click.echo(f"The database is reachable, and its schema is at revision {schema.HEAD}.")
 
 
 def _free_port(host: str) -> int:
@@ -138,18 +132,15 @@ def _database_url(settings: Settings) -> str:
     return settings.external_database_url or embedded.start(settings.data_dir / "postgres")
 
 
-def _tokens(settings: Settings) -> "TokenVerifier":
-    from openapi.app import token_verifier
-
-    return token_verifier(settings)
-
-
 @contextmanager
-def _database(settings: Settings) -> Iterator["Database"]:
+def _database(settings: Settings, complaint: str) -> Iterator["Database"]:
     from postgres.database import Database
+    from postgres.errors import DatabaseUnavailable
 
     database = Database(_database_url(settings))
     try:
         yield database
+    except DatabaseUnavailable as error:
+        _fail(f"{complaint}: {error}")
     finally:
         database.dispose()

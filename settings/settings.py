@@ -29,18 +29,18 @@ class Settings:
     database_url: str | None = _setting(
         "DATABASE_URL", None, values.database, example="postgresql://tasks_api:password@host/tasks_api", secret=True
     )
-    """URL of PostgreSQL 15 or later, in any form that libpq reads. The role may not be superuser or have `BYPASSRLS`.
+    """URL of PostgreSQL 15 or later, in any form that libpq reads. The role must not be superuser or have `BYPASSRLS`.
     Default: an embedded PostgreSQL 18 with its data in `DATA_DIR`."""
     neon_db_url: str | None = _setting(
         "NEON_DB_URL", None, values.database, example="postgresql://tasks_api:password@host/neondb", secret=True
     )
-    """The same under the name that Neon uses; `DATABASE_URL` wins. Default: none."""
+    """The same under Neon's name; `DATABASE_URL` takes precedence. Default: none."""
     database_pool_size: int = _setting("DATABASE_POOL_SIZE", 10, values.COUNT)
     """Largest number of database connections per process."""
     statement_timeout: float = _setting("STATEMENT_TIMEOUT", 5.0, values.SECONDS)
-    """How long a statement may run before the request is answered with 503."""
+    """How long a statement may run before the request fails with 503."""
     lock_timeout: float = _setting("LOCK_TIMEOUT", 2.0, values.SECONDS)
-    """How long a statement may wait for a lock before the request is answered with 503."""
+    """How long a statement may wait for a lock before the request fails with 503."""
     data_dir: Path = _setting("DATA_DIR", Path(".data"))
     """Folder of the embedded database and the development secret. A relative path starts at the current directory."""
     better_auth_secret: str | None = _setting("BETTER_AUTH_SECRET", None, values.secret, secret=True)
@@ -65,9 +65,9 @@ class Settings:
     server_framework: str = _setting("SERVER_FRAMEWORK", "asgi", values.FRAMEWORK)
     """Framework that hosts the handlers."""
     host: str = _setting("HOST", "127.0.0.1")
-    """Address to listen on. Any but a loopback address needs `BETTER_AUTH_SECRET` or `BETTER_AUTH_URL`."""
+    """Address to listen on. All except loopback addresses need `BETTER_AUTH_SECRET` or `BETTER_AUTH_URL`."""
     port: int = _setting("PORT", 8000, values.PORT)
-    """Port to listen on. With `0` the service takes any free one."""
+    """Port to listen on. `0` picks a free one."""
     web_concurrency: int = _setting("WEB_CONCURRENCY", 1, values.COUNT)
     """Number of worker processes. Each has its own `DATABASE_POOL_SIZE` connections."""
     forwarded_allow_ips: tuple[str, ...] = _setting("FORWARDED_ALLOW_IPS", ("127.0.0.1",), values.networks)
@@ -76,9 +76,9 @@ class Settings:
     """Requests a minute that each user may send. `off` and `0` allow any number.
     Default: `off` where `HOST` is a loopback address, else `600`."""
     rate_limit_storage: str = _setting("RATE_LIMIT_STORAGE", "memory://", values.storage)
-    """Where requests are counted: `memory://` (per process) or `redis://:password@host:6379/0` (all together)."""
+    """Where requests are counted: `memory://` (per process) or `redis://:password@host:6379/0` (for all processes)."""
     log_level: str = _setting("LOG_LEVEL", "info", values.LEVEL)
-    """Least severe messages that are logged."""
+    """Lowest severity that is logged."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":

@@ -21,6 +21,7 @@ MAX_SUBJECT_LENGTH: Final = 255  # characters, as in `users.id`
 MAX_CLAIM_LENGTH: Final = 1000  # characters of `email` and `name`
 REMEMBERED: Final = 2000  # tokens
 MAX_TIME: Final = 253402300799  # seconds since 1970: the end of the year 9999
+TEXT: Final = re.compile(r"[^\0\ud800-\udfff]+")  # what PostgreSQL can store: no NUL, no lone surrogates
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # RFC 7515, section 7.1
 
 KEY_ALGORITHMS: Final = {algorithm for possible in ALGORITHMS.values() for algorithm in possible}
@@ -169,7 +170,7 @@ def _refuse_duplicates(token: str) -> None:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is not unique")
     return dict(pairs)
 
 
@@ -178,13 +179,7 @@ def _no_constant(constant: str) -> None:
 
 
 def _is_text(value: Any, limit: int) -> bool:
-    """Tell whether PostgreSQL can store the value: a non-empty string without NUL and lone surrogates."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= limit
-        and "\0" not in value
-        and not any("\ud800" <= character <= "\udfff" for character in value)
-    )
+    return isinstance(value, str) and len(value) <= limit and TEXT.fullmatch(value) is not None
 
 
 _EXPLANATIONS: Final[dict[type[Exception], str]] = {
