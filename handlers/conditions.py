@@ -16,8 +16,8 @@ def entity_tag(version: int) -> str:
 
 
 def precondition(if_match: str | None, if_none_match: str | None) -> Precondition:
-    """Return the condition of a write; the headers have the form that the contract asks for."""
-    if if_none_match == "*":  # a write is only ever to a task that exists
+    """Return the condition of a write; the headers are already validated."""
+    if if_none_match == "*":  # never true of a task that exists
         return Precondition(versions=())
     return Precondition(
         versions=None if if_match in (None, "*") else _versions(if_match, weak=False),
@@ -26,12 +26,12 @@ def precondition(if_match: str | None, if_none_match: str | None) -> Preconditio
 
 
 def is_current(version: int, if_none_match: str | None) -> bool:
-    """Tell whether a reader who sends this `If-None-Match` has the version already."""
+    """Tell whether a client that sends this `If-None-Match` already has the version."""
     return if_none_match is not None and (if_none_match == "*" or version in _versions(if_none_match, weak=True))
 
 
 def _versions(tags: str, *, weak: bool) -> tuple[int, ...]:
-    """Return the versions that the tags stand for; `weak` takes weak tags too, as weak comparison does."""
+    """Return the versions that the tags stand for; `weak` includes weak tags, as weak comparison does."""
     return tuple(
         int(tag)
         for weakness, tag in ENTITY_TAG.findall(tags)

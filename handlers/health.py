@@ -1,15 +1,15 @@
-"""What load balancers and supervisors ask."""
+"""Checks for load balancers and supervisors."""
 
 from models import schema
 from postgres.database import Database
 
 
 def health() -> dict[str, str]:
-    """Answer as long as the process runs."""
+    """Respond while the process runs."""
     return {"status": "ok"}
 
 
 def ready(database: Database) -> dict[str, str]:
-    """Answer when the database does and its schema is in order."""
+    """Respond if the database is reachable and its schema is in order."""
     schema.check(database)
     return {"status": "ok"}

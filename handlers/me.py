@@ -1,4 +1,4 @@
-"""What the service knows about the caller."""
+"""The operations on the caller."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,14 +9,14 @@ from models.caller import Caller
 from postgres.database import Database
 from postgres.round_trip import Row
 
-# Makes a streamed answer of JSON in chunks and headers; each host of the application has its own kind.
+# Makes a streamed response of JSON chunks and headers; each host has its own kind.
 Stream = Callable[[Iterator[bytes], dict[str, str]], Any]
 
 ATTACHMENT = {"Content-Disposition": 'attachment; filename="tasks-export.json"'}
 
 
 def get_me(database: Database, caller: Caller) -> dict[str, Any]:
-    """Return the caller; the token knows better than the database, for the issuer owns email and name."""
+    """Return the caller; the token takes precedence, because the issuer owns email and name."""
     stored = me.summary(database, caller)
     return {
         "id": caller.id,
@@ -32,7 +32,7 @@ def export_me(database: Database, caller: Caller, stream: Stream) -> Any:
 
 
 def delete_me(database: Database, caller: Caller) -> tuple[None, int]:
-    """Erase the caller."""
+    """Erase everything that is stored about the caller."""
     me.erase(database, caller)
     return None, 204
 

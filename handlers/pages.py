@@ -1,4 +1,4 @@
-"""Cursors and links between the pages of a list."""
+"""Cursors of, and links to, the pages of a list."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ class InvalidCursor(Exception):
 
 
 class Cursors:
-    """Seals the end of a page into a cursor that opens for the same user and query only."""
+    """Seals the end of a page in a cursor that opens only for the same user and query."""
 
     def __init__(self, secret: str) -> None:
         self._key = hmac.digest(secret.encode(), b"cursor", hashlib.sha256)
@@ -29,15 +29,12 @@ class Cursors:
         return base64.urlsafe_b64encode(self._mac(user, query, content) + content).rstrip(b"=").decode()
 
     def open(self, user: str, query: Query, cursor: str) -> Position:
-        """Return the position in a cursor.
-
-        Raises InvalidCursor.
-        """
+        """Return the position in a cursor. Raises InvalidCursor."""
         try:
             sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except binascii.Error:
             raise InvalidCursor from None
-        # Base64 lets the last character vary.
+        # Several last characters decode to the same bytes; only one is ours.
         encoded = base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
         mac, content = sealed[:MAC_SIZE], sealed[MAC_SIZE:]
         if not hmac.compare_digest(mac, self._mac(user, query, content)) or encoded != cursor:

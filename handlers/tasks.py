@@ -1,6 +1,7 @@
-"""The operations on tasks. The contract has checked the input before it comes here.
+"""The operations on tasks, whose input is already validated against the contract.
 
-What is no parameter of the operation has a reserved name: `caller`, `body`, and the services in `openapi/request.py`.
+Arguments are parameters of the operation, or have a reserved name: `caller`, `body`, and the services in
+`openapi/request.py`.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from postgres.round_trip import Row
 
 Body = dict[str, Any]
 Tags = str | None  # entity tags
-Answer = tuple[Any, int, dict[str, str]]
+Result = tuple[Any, int, dict[str, str]]  # body, status and headers
 
 
 def list_tasks(
@@ -34,26 +35,22 @@ def list_tasks(
     q: str | None = None,
     limit: int,
     cursor: str | None = None,
-) -> Answer:
+) -> Result:
     """List a page of the user's tasks."""
     filters = {"priority": priority, "due_from": due_from, "due_to": due_to, "overdue": overdue, "q": q}
     query = task_list.Query.of(status=status, sort=sort, order=order, **filters)
     after = cursors.open(caller.id, query, cursor) if cursor else None
-    page = task_list.list_tasks(database, caller, query, limit, after)
-    if page.end is None:
-        return page.rows, 200, {}
-    sealed = cursors.seal(caller.id, query, page.end)
-    return page.rows, 200, {"Link": next_link(url_for("list_tasks"), query, limit, sealed)}
+    rows, end = task_list.list_tasks(database, caller, query, limit, after)
+    if end is None:
+        return rows, 200, {}
+    sealed = cursors.seal(caller.id, query, end)
+    return rows, 200, {"Link": next_link(url_for("list_tasks"), query, limit, sealed)}
 
 
 def create_task(
-    database: Database,
-    url_for: Callable[..., str],
-    caller: Caller,
-    body: Body,
-    idempotency_key: str | None = None,
-) -> Answer:
-    """Create a task, and the user with their first."""
+    database: Database, url_for: Callable[..., str], caller: Caller, body: Body, idempotency_key: str | None = None
+) -> Result:
+    """Create a task, and with their first one the user."""
     if idempotency_key is None:
         created, is_replay = task_operations.create_task(database, caller, body), False
     else:
@@ -62,45 +59,45 @@ def create_task(
     return created, 201, headers | ({"Idempotency-Replayed": "true"} if is_replay else {})
 
 
-def get_task(database: Database, caller: Caller, id: str, if_none_match: Tags = None) -> Answer:
-    """Return one task, unless the reader has its version already."""
+def get_task(database: Database, caller: Caller, id: str, if_none_match: Tags = None) -> Result:
+    """Return a task, unless the client already has its version."""
     found = task_operations.get_task(database, caller, id)
     if is_current(found["version"], if_none_match):
         return None, 304, {"ETag": entity_tag(found["version"])}
-    return _answer(found)
+    return _result(found)
 
 
 def update_task(
     database: Database, caller: Caller, id: str, body: Body, if_match: Tags = None, if_none_match: Tags = None
-) -> Answer:
+) -> Result:
     """Change the fields given."""
-    return _answer(task_operations.update_task(database, caller, id, body, precondition(if_match, if_none_match)))
+    return _result(task_operations.update_task(database, caller, id, body, precondition(if_match, if_none_match)))
 
 
 def patch_task(
     database: Database, caller: Caller, id: str, body: Body, if_match: Tags = None, if_none_match: Tags = None
-) -> Answer:
-    """Merge a patch, which for an object without nested ones is to change the fields given."""
+) -> Result:
+    """Merge a patch, which changes the fields given, as a task has no nested objects."""
     return update_task(database, caller, id, body, if_match, if_none_match)
 
 
 def delete_task(
     database: Database, caller: Caller, id: str, if_match: Tags = None, if_none_match: Tags = None
 ) -> tuple[None, int]:
-    """Delete one task."""
+    """Delete a task."""
     task_operations.delete_task(database, caller, id, precondition(if_match, if_none_match))
     return None, 204
 
 
 def complete_task(
     database: Database, caller: Caller, id: str, body: Body, if_match: Tags = None, if_none_match: Tags = None
-) -> Answer:
-    """Set `completed` to the value given, or turn it round where the request has no body."""
+) -> Result:
+    """Set `completed` to the value given, or toggle it if the request has no body."""
     condition = precondition(if_match, if_none_match)
     if body:
-        return _answer(task_operations.update_task(database, caller, id, body, condition))
-    return _answer(task_operations.toggle_task(database, caller, id, condition))
+        return _result(task_operations.update_task(database, caller, id, body, condition))
+    return _result(task_operations.toggle_task(database, caller, id, condition))
 
 
-def _answer(found: Row) -> Answer:
+def _result(found: Row) -> Result:
     return found, 200, {"ETag": entity_tag(found["version"])}

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import DateTime, MetaData, Text, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Every constraint has a name, so that a migration can speak of it.
+# Every constraint has a name for migrations to refer to.
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(referred_table_name)s",
@@ -14,7 +14,7 @@ NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
 }
 
-# Code point order: the same on every server, whatever its locale, and the cheapest to compare.
+# Ordered by code point: the same on every server whatever its locale, and the cheapest to compare.
 CodePoints = Text(collation="C")
 Instant = DateTime(timezone=True)
 

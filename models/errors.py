@@ -10,7 +10,7 @@ class TaskForbidden(Exception):
 
 
 class VersionMismatch(Exception):
-    """The task is not at one of the versions that the write is meant for."""
+    """The task is at another version than the write is meant for."""
 
     def __init__(self, version: int) -> None:
         super().__init__(f"the task is at version {version}")
@@ -18,8 +18,8 @@ class VersionMismatch(Exception):
 
 
 class KeyReused(Exception):
-    """The idempotency key came with another body before."""
+    """The idempotency key was used with another body before."""
 
 
 class KeyInUse(Exception):
-    """Another request with the same idempotency key has not ended yet."""
+    """Another request with this idempotency key is still in progress."""

@@ -1,7 +1,4 @@
-"""Idempotency keys: a key, the task that it created and the answer, stored in one statement or not at all.
-
-The semantics are those of draft-ietf-httpapi-idempotency-key-header, section 2.
-"""
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header, section 2), stored with their task in one statement."""
 
 import hashlib
 import json
@@ -28,11 +25,11 @@ from postgres.statement import read
 
 LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3
-SWEEP_SIZE = 10_000  # keys that one statement erases at the most
+SWEEP_SIZE = 10_000  # keys that one statement erases at most
 
 
 class IdempotencyKey(Base):
-    """A key that a user sent with a new task."""
+    """A key that a user has sent with a new task."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
@@ -43,7 +40,7 @@ class IdempotencyKey(Base):
     user_id: Mapped[str] = mapped_column(CodePoints, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(CodePoints, primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(sa.LargeBinary)
-    task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as it was first answered
+    task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as in the first response
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=sa.func.now())
     updated_at = None  # type: ignore[assignment]
 
@@ -65,14 +62,10 @@ SWEEP = (
 
 
 def create_task_once(database: Database, caller: Caller, fields: Mapping[str, Any], key: str) -> tuple[Row, bool]:
-    """Store a new task and its key, or return the task that this key created; the second value tells which.
-
-    Raises KeyReused, KeyInUse.
-    """
+    """Store a new task and its key, or return the task of this key and True. Raises KeyReused, KeyInUse."""
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
     values, scope = column_values(fields), Scope.user(caller.id)
     parameters = {**user_values(caller), **values, "the_key": key, "fingerprint": fingerprint}
-    the_key = {"the_user": caller.id, "the_key": key}
     statement = _create(frozenset(values))
     for _ in range(ATTEMPTS):
         try:
@@ -80,23 +73,23 @@ def create_task_once(database: Database, caller: Caller, fields: Mapping[str, An
             return row, False
         except LockTimeout as error:
             raise KeyInUse from error
-        except ConstraintViolated:  # the key is there, or the user was erased a moment ago
-            for found in database.rows(scope, REPLAY, the_key):
+        except ConstraintViolated:  # the key exists, or the user was erased a moment ago
+            for found in database.rows(scope, REPLAY, parameters):
                 if found["fingerprint"] != fingerprint:
                     raise KeyReused from None
                 return as_answered(found["task"]), True
-            database.rows(scope, EXPIRE, the_key)
+            database.rows(scope, EXPIRE, parameters)
     raise KeyInUse
 
 
 def sweep(database: Database) -> int:
-    """Erase expired keys of all users, at the most SWEEP_SIZE, and return how many there were."""
+    """Erase expired keys of all users, SWEEP_SIZE at most, and return their number."""
     return len(database.rows(Scope.sweep(), SWEEP, {}))
 
 
 @cache
 def _create(names: frozenset[str]) -> sa.Executable:
-    """Return the statement that stores the user where they are new, the task, and the key with the task's answer."""
+    """Return the statement that stores the user if they are new, the task, and the key with the response."""
     new_task = INSERT.values(placeholders(names)).cte("new_task")
     kept = (
         sa.insert(IdempotencyKey)
@@ -111,12 +104,11 @@ def _create(names: frozenset[str]) -> sa.Executable:
         )
         .cte("kept")
     )
-    answer = (new_task.c[column.key].label(column.key) for column in TASK_COLUMNS)
-    return sa.select(*answer).add_cte(NEW_USER, kept)
+    return sa.select(*(new_task.c[column.key].label(column.key) for column in TASK_COLUMNS)).add_cte(NEW_USER, kept)
 
 
 def as_answered(task: Mapping[str, Any]) -> Row:
-    """Return a stored task as the row that it was made of."""
+    """Return a stored response as the row that it was made from."""
     row = {column.key: task[column.key] for column in TASK_COLUMNS}
     for name in ("due_date", "created_at", "updated_at"):
         row[name] = row[name] and datetime.fromisoformat(row[name])

@@ -1,4 +1,4 @@
-"""What is stored about a user as a whole."""
+"""Everything that is stored about a user."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from postgres.round_trip import Row
 from postgres.scope import Scope
 from postgres.statement import read
 
-BATCH = 500  # rows that an export holds in memory at the most
+BATCH = 500  # rows that an export holds in memory at most
 ERASURE_TIMEOUT = 120.0  # seconds; an erasure takes as long as the user has tasks
 
 IS_ME = User.id == bindparam("the_user")
@@ -46,19 +46,19 @@ ERASE = delete(User).where(IS_ME).returning(User.id)
 
 
 def summary(database: Database, caller: Caller) -> Row:
-    """Return `email`, `name` and how many tasks are `pending` and `completed`; zeros and None for a new user."""
+    """Return `email`, `name` and the numbers of `pending` and `completed` tasks; None and 0 for a new user."""
     (row,) = database.rows(Scope.user(caller.id), SUMMARY, {"the_user": caller.id})
     return row
 
 
 def user(database: Database, caller: Caller) -> Row | None:
-    """Return the stored user, None for one who has not written anything yet."""
+    """Return the stored user, None if they have not written anything yet."""
     rows = database.rows(Scope.user(caller.id), USER, {"the_user": caller.id})
     return rows[0] if rows else None
 
 
 def tasks(database: Database, caller: Caller) -> Iterator[list[Row]]:
-    """Yield all tasks of the user in the order of their ids, in batches."""
+    """Yield all tasks of the user by id, in batches."""
     return _all(database, caller, TASKS, "id", UUID(int=0))
 
 

@@ -1,4 +1,4 @@
-"""The schema's revisions. Alembic, which is large, is imported only by a process that brings the schema up to date."""
+"""The schema's revisions. Only a process that migrates imports Alembic, which is large."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from sqlalchemy import Connection, text
 from postgres.database import Database
 from postgres.errors import GRANT, DatabaseUnavailable
 
-LOCK = 0x7461736B73  # any number, as long as all processes use the same
+LOCK = 0x7461736B73  # any number that all processes share
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Each file of a revision begins with its number.
+# The name of a revision's file begins with its number.
 REVISIONS = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 HEAD = REVISIONS[-1]
-# What the service does with its tables; a role may be granted less by mistake.
+# The privileges that the service needs; a role may lack some by mistake.
 LACKING = """
 SELECT string_agg(privilege || ' on ' || name, ', ' ORDER BY name, privilege)
 FROM unnest(ARRAY['users', 'tasks', 'idempotency_keys']) name,
@@ -22,9 +22,9 @@ WHERE NOT has_table_privilege(to_regclass(name), privilege)
 
 
 def check(database: Database) -> None:
-    """Raise DatabaseUnavailable unless the database answers and its schema is the one that this code needs.
+    """Raise DatabaseUnavailable unless the database responds and has the schema that this code needs.
 
-    Raises RoleUnbound, a DatabaseUnavailable too, when row-level security does not bind the role.
+    Its subclass RoleUnbound means that row-level security does not bind the role.
     """
     with database.connect() as connection:
         database.check_role(connection)
@@ -37,20 +37,15 @@ def check(database: Database) -> None:
 
 
 def revision(database: Database) -> str | None:
-    """Return the revision that the schema is at, None for an empty database.
-
-    Raises DatabaseUnavailable.
-    """
+    """Return the schema's revision, None for an empty database. Raises DatabaseUnavailable."""
     with database.connect() as connection:
         return _revision(connection)
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema to HEAD; of many processes that try at once one does it, the others wait.
+    """Bring the schema to HEAD, in one process while others wait. Raises DatabaseUnavailable.
 
-    A schema that is newer than this code is left as it is, so that releases can overlap.
-
-    Raises DatabaseUnavailable.
+    A schema that is newer than this code stays as it is, so that releases can overlap.
     """
     found = revision(database)
     if found == HEAD or not _is_known(found):
@@ -73,5 +68,5 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _is_known(revision: str | None) -> bool:
-    """Tell whether this code can bring a schema at this revision up to date; a newer release's it cannot."""
+    """Tell whether this code knows a revision; it does not know those of newer releases."""
     return revision is None or revision in REVISIONS

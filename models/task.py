@@ -1,4 +1,4 @@
-"""The table of tasks, and how the fields of a request become values of its columns."""
+"""The table of tasks, and the values of its columns for the fields of a request."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,14 +10,14 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
 
-# As PostgreSQL prints it, or the comparison of models and schema would see a difference.
+# Exactly as PostgreSQL prints it, or comparing models and schema would find a difference.
 DUE_OR = "\nCASE\n    WHEN due_date IS NULL THEN '{end}'::timestamp with time zone\n    ELSE due_date\nEND"
 
 
 def _list_indexes(name: str, *columns: str | sa.TextClause) -> tuple[sa.Index, sa.Index]:
-    """Return the indexes of one order of the list: of all tasks, and a small one of those that are pending.
+    """Return the indexes of one order of the list: all tasks, and a small one of pending tasks.
 
-    The columns behind the id are filters, which PostgreSQL then checks in the index before it fetches a row.
+    The columns after the id are filters, which PostgreSQL checks in the index before it fetches a row.
     """
     return (
         sa.Index(f"ix_tasks_by_{name}", "user_id", *columns, "completed"),
@@ -26,7 +26,7 @@ def _list_indexes(name: str, *columns: str | sa.TextClause) -> tuple[sa.Index, s
 
 
 class Task(Base):
-    """A user's task. The user comes first in the primary key: no row is reached but through its owner."""
+    """A user's task. The user comes first in the primary key, so every look-up goes through the owner."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -38,7 +38,7 @@ class Task(Base):
         ),
         *_list_indexes("created", "created_at", "id", "priority", "due_date"),
         *_list_indexes("title", "title_folded", "id", "priority", "due_date"),
-        # Tasks without a due date come last in either direction: each has an index with its own end in their place.
+        # Tasks without a due date come last in both directions, so each has an index with its own end in their place.
         *_list_indexes("due_first", sa.text(f"({DUE_OR.format(end='infinity')})"), "id", "priority"),
         *_list_indexes("due_last", sa.text(f"({DUE_OR.format(end='-infinity')})"), "id", "priority"),
         sa.Index("ix_tasks_id", "id"),  # for the probe, the one query that crosses users
@@ -57,27 +57,19 @@ class Task(Base):
 
 
 def utc(column: InstrumentedAttribute[Any]) -> sa.Label[datetime]:
-    """Read an instant in UTC, whatever time zone the session has."""
+    """Read an instant in UTC, whatever the session's time zone."""
     return sa.func.timezone(sa.literal_column("'UTC'"), column, type_=sa.DateTime()).label(column.key)
 
 
-# What a client sees of a task, in this order.
-TASK_COLUMNS = (
-    Task.id,
-    Task.version,
-    Task.user_id,
-    Task.title,
-    Task.description,
-    Task.completed,
-    Task.priority,
-    utc(Task.due_date),
-    utc(Task.created_at),
-    utc(Task.updated_at),
+# What a client sees of a task, in order.
+TASK_COLUMNS: tuple[InstrumentedAttribute[Any] | sa.Label[Any], ...] = (
+    *(Task.id, Task.version, Task.user_id, Task.title, Task.description, Task.completed, Task.priority),
+    *(utc(column) for column in (Task.due_date, Task.created_at, Task.updated_at)),
 )
 
 
 def column_values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the fields of a request, already validated, under the names that `placeholders` takes."""
+    """Return the values for the validated fields of a request, by the names that `placeholders` takes."""
     values = {f"new_{name}": value for name, value in fields.items()}
     for name in ("title", "description"):
         if name in fields:
@@ -88,17 +80,17 @@ def column_values(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def placeholders(names: frozenset[str]) -> dict[str, Any]:
-    """Return what a statement sets its columns to, for values of these names."""
+    """Return the parameters that a statement sets its columns to, for values of these names."""
     table = Task.__table__.c
     columns = {name.removeprefix("new_"): name for name in sorted(names)}
     return {column: sa.bindparam(name, type_=table[column].type) for column, name in columns.items()}
 
 
 def fold(string: str | None) -> str | None:
-    """Return the form in which texts are compared and searched without regard to case."""
+    """Return a text in the form that is compared and searched regardless of case."""
     return None if string is None else string.casefold()
 
 
 def instant(string: str) -> datetime:
-    """Turn an RFC 3339 date-time, already validated, into the instant in UTC."""
+    """Return a validated RFC 3339 date-time as an instant in UTC."""
     return datetime.fromisoformat(string.upper()).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""The list of a user's tasks: filters, orders and pages, each list in one statement."""
+"""The list of a user's tasks: filters, orders and pages, in one statement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ Statement = sa.Select[*tuple[Any, ...]]
 
 
 class Sort(NamedTuple):
-    """An order of the list: what it compares in each direction, and the direction that it has by itself."""
+    """An order of the list: the key of each direction, and the default direction."""
 
     asc: sa.ColumnElement[Any]
     desc: sa.ColumnElement[Any]
     own: str
 
 
-# Tasks without a due date come last: in their place stands the end that each direction reaches last. It is CASE and not
-# coalesce(), which PostgreSQL takes for leaky and so keeps out of an index condition under row-level security.
+# Tasks without a due date come last: each direction sorts them as its own last instant. It is CASE, because PostgreSQL
+# considers coalesce() leaky and keeps it out of index conditions under row-level security.
 LATEST = sa.literal_column("'infinity'", Instant)
 EARLIEST = sa.literal_column("'-infinity'", Instant)
 DUE_FIRST = sa.case((Task.due_date.is_(None), LATEST), else_=Task.due_date)
@@ -52,7 +52,7 @@ STATUSES: dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]] = {
 }
 SEARCHED = sa.bindparam("q", type_=CodePoints)
 FILTERS: dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]] = {
-    # Before version 17 PostgreSQL checks one of several values in the row, and only one that is alone in the index.
+    # Before version 17 PostgreSQL checks a single value in the index, but several only in the row.
     "the_priority": (Task.priority == sa.bindparam("the_priority", type_=CodePoints),),
     "priority": (Task.priority == sa.func.any(sa.bindparam("priority", type_=postgresql.ARRAY(CodePoints))),),
     "due_from": (Task.due_date >= sa.bindparam("due_from", type_=Instant),),
@@ -66,7 +66,7 @@ FILTERS: dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a list shows and in which order. `filters` has a value for each filter that applies."""
+    """What a list shows, and in which order; `filters` has a value for each filter that applies."""
 
     status: str
     sort: str
@@ -75,39 +75,28 @@ class Query:
 
     @classmethod
     def of(cls, *, status: str, sort: str, order: str | None, **filters: Any) -> "Query":
-        """Make a query of a request's parameters; those that are None or false do not filter."""
-        return cls(
-            status=status,
-            sort=sort,
-            order=order or SORTS[sort].own,
-            filters={name: value for name, value in filters.items() if value},
-        )
+        """Make a query from a request's parameters; those that are None or false do not filter."""
+        given = {name: value for name, value in filters.items() if value}
+        return cls(status=status, sort=sort, order=order or SORTS[sort].own, filters=given)
 
 
 class Position(NamedTuple):
-    """Where a page ends: the sort key and the id of its last task. The next page begins behind it."""
+    """The sort key and the id of a page's last task, after which the next page begins."""
 
     key: str | None
     id: str
 
 
-class Page(NamedTuple):
-    """Tasks, and the position to go on from where there are more."""
-
-    rows: list[Row]
-    end: Position | None
-
-
-def list_tasks(database: Database, caller: Caller, query: Query, limit: int, after: Position | None) -> Page:
-    """Return at most `limit` of the caller's tasks that the query asks for, from behind `after` on."""
+def list_tasks(
+    database: Database, caller: Caller, query: Query, limit: int, after: Position | None
+) -> tuple[list[Row], Position | None]:
+    """Return at most `limit` of the caller's tasks after a position, and where to continue if there are more."""
     rows = database.rows(Scope.user(caller.id), *select_tasks(caller.id, query, limit + 1, after))
-    if len(rows) <= limit:
-        return Page(rows, None)
-    return Page(rows[:limit], position(query, rows[limit - 1]))
+    return rows[:limit], position(query, rows[limit - 1]) if len(rows) > limit else None
 
 
 def select_tasks(user_id: str, query: Query, limit: int, after: Position | None) -> tuple[Statement, dict[str, Any]]:
-    """Return the statement for at most `limit` of these tasks, and the values that it compares with."""
+    """Return the statement for at most `limit` of these tasks, and its parameters."""
     values = _values(query)
     parameters = {"the_user": user_id, "limit": limit, **values}
     if after:
@@ -122,50 +111,43 @@ def _statement(status: str, sort: str, order: str, filters: frozenset[str], is_c
     asked = (*STATUSES[status], *(condition for name in sorted(filters) for condition in conditions[name]))
     statement = (
         sa.select(*TASK_COLUMNS)
-        .where(THE_USER, *dict.fromkeys(asked))  # each once, or PostgreSQL expects too few rows
+        .where(THE_USER, *dict.fromkeys(asked))  # no duplicates, for which PostgreSQL would expect too few rows
         .order_by(getattr(key, order)(), getattr(Task.id, order)())
         .limit(sa.bindparam("limit", type_=sa.Integer))
     )
     if is_continued:
-        here, there = (
-            sa.tuple_(key, Task.id),
-            sa.tuple_(sa.bindparam("key", type_=key.type), sa.bindparam("id", type_=Task.id.type)),
-        )
-        statement = statement.where(here > there if order == "asc" else here < there)
+        here = sa.tuple_(key, Task.id)
+        end = sa.tuple_(sa.bindparam("key", type_=key.type), sa.bindparam("id", type_=Task.id.type))
+        statement = statement.where(here > end if order == "asc" else here < end)
     return read(statement)
 
 
 def _due_bounds(order: str, is_continued: bool) -> dict[str, tuple[sa.ColumnExpressionArgument[bool], ...]]:
-    """Return the filters by due date as bounds of the key of that order, since the index knows the key.
+    """Return the filters by due date as bounds of the sort key, because the index has the key.
 
-    A page behind a task has no other bound at that end: of two, PostgreSQL might begin at the one further away.
+    A continued page has no other bound at its start: of two, PostgreSQL might begin at the more distant one.
     """
     key, is_due = (DUE_FIRST, DUE_FIRST < LATEST) if order == "asc" else (DUE_LAST, DUE_LAST > EARLIEST)
     lower = () if is_continued and order == "asc" else (key >= sa.bindparam("due_from", type_=Instant),)
     upper = () if is_continued and order == "desc" else (key < sa.bindparam("due_to", type_=Instant),)
     past = () if is_continued and order == "desc" else (key < sa.func.now(),)
-    return {
-        "due_from": (is_due, *lower),
-        "due_to": (is_due, *upper),
-        "overdue": (is_due, *past, IS_PENDING),
-    }
+    return {"due_from": (is_due, *lower), "due_to": (is_due, *upper), "overdue": (is_due, *past, IS_PENDING)}
 
 
 def _values(query: Query) -> dict[str, Any]:
-    """Return what each filter that applies compares with, by its name in FILTERS."""
+    """Return the value of each filter that applies, by its name in FILTERS."""
     values = dict(query.filters)
     if len(values.get("priority", ())) == 1:
         (values["the_priority"],) = values.pop("priority")
-    for name in ("due_from", "due_to"):
-        if name in values:
-            values[name] = instant(values[name])
+    for name in values.keys() & {"due_from", "due_to"}:
+        values[name] = instant(values[name])
     if "q" in values:
         values["q"] = fold(values["q"])
     return values
 
 
 def position(query: Query, row: Row) -> Position:
-    """Return where the page that ends with this row ends."""
+    """Return the position of a page's last row."""
     if query.sort == "title":
         key = fold(row["title"])
     else:
@@ -175,13 +157,9 @@ def position(query: Query, row: Row) -> Position:
 
 
 def _key(query: Query, key: str | None) -> Any:
-    """Return the value to compare with in the order of the query."""
+    """Return the value to compare the sort key with."""
     if query.sort == "title":
         return key
     if key is None:
-        return INFINITY if query.order == "asc" else NEGATIVE_INFINITY
+        return "infinity" if query.order == "asc" else "-infinity"
     return datetime.fromisoformat(key).replace(tzinfo=UTC)
-
-
-INFINITY = "infinity"
-NEGATIVE_INFINITY = "-infinity"

@@ -1,7 +1,7 @@
 """The operations on one task, each one statement and one round trip.
 
-Every statement names its user and runs as that user under row-level security; only after a miss does a second one ask
-what the first did not find.
+Every statement names its user and runs as that user under row-level security. Only after a miss a second statement asks
+why.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ UPDATE = (
 TOGGLE = UPDATE.values(completed=sa.not_(Task.completed))
 DELETE = sa.delete(Task).where(*THE_TASK).returning(Task.id)
 INSERT = sa.insert(Task).values(user_id=sa.bindparam("the_user")).returning(*TASK_COLUMNS)
-# The one row with this id, whoever owns it; of another user's task not even the version.
+# The one row with this id, whoever owns it; without the version if it is another user's.
 PROBE = read(
     sa.select(sa.case((Task.user_id == sa.func.current_setting("app.user_id"), Task.version)).label("version")).where(
         Task.id == sa.bindparam("the_task")
@@ -43,14 +43,14 @@ PROBE = read(
 
 @dataclass(frozen=True)
 class Precondition:
-    """The versions that a task must have, None for any, and those that it must not have."""
+    """The versions that a task may have, None for any, and those that it must not have."""
 
     versions: tuple[int, ...] | None = None
     other_than: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> dict[str, list[int]]:
-        """The values for the conditions that a statement is to have."""
+        """The values of CONDITIONS, by the names of those that apply."""
         parameters = {"other_than": list(self.other_than)} if self.other_than else {}
         return parameters if self.versions is None else parameters | {"versions": list(self.versions)}
 
@@ -63,53 +63,37 @@ CONDITIONS = {
 
 
 def get_task(database: Database, caller: Caller, task_id: str) -> Row:
-    """Return the task.
-
-    Raises TaskNotFound, TaskForbidden.
-    """
+    """Return a task. Raises TaskNotFound, TaskForbidden."""
     return _one(database, caller, task_id, GET)
 
 
 def create_task(database: Database, caller: Caller, fields: Mapping[str, Any]) -> Row:
-    """Store a new task of the caller, and the caller as a user with it where they are new."""
-    values, scope = column_values(fields), Scope.user(caller.id)
-    statement, parameters = _create(frozenset(values)), {**user_values(caller), **values}
+    """Store a new task, and the caller as a user if they are new."""
+    values = column_values(fields)
+    query = Scope.user(caller.id), _create(frozenset(values)), {**user_values(caller), **values}
     try:
-        (row,) = database.rows(scope, statement, parameters)
+        (row,) = database.rows(*query)
     except ConstraintViolated:  # the user was erased between the two parts of the statement
-        (row,) = database.rows(scope, statement, parameters)
+        (row,) = database.rows(*query)
     return row
 
 
 def update_task(
-    database: Database,
-    caller: Caller,
-    task_id: str,
-    fields: Mapping[str, Any],
-    precondition: Precondition = ALWAYS,
+    database: Database, caller: Caller, task_id: str, fields: Mapping[str, Any], precondition: Precondition = ALWAYS
 ) -> Row:
-    """Change the fields given and return the task; without any field nothing changes.
-
-    Raises TaskNotFound, TaskForbidden, VersionMismatch.
-    """
+    """Change the fields given, if any, and return the task. Raises TaskNotFound, TaskForbidden, VersionMismatch."""
     values = column_values(fields)
     statement = _update(frozenset(values)) if values else GET
     return _one(database, caller, task_id, statement, precondition, values)
 
 
 def toggle_task(database: Database, caller: Caller, task_id: str, precondition: Precondition = ALWAYS) -> Row:
-    """Turn `completed` round and return the task.
-
-    Raises TaskNotFound, TaskForbidden, VersionMismatch.
-    """
+    """Toggle `completed` and return the task. Raises TaskNotFound, TaskForbidden, VersionMismatch."""
     return _one(database, caller, task_id, TOGGLE, precondition)
 
 
 def delete_task(database: Database, caller: Caller, task_id: str, precondition: Precondition = ALWAYS) -> None:
-    """Delete the task.
-
-    Raises TaskNotFound, TaskForbidden, VersionMismatch.
-    """
+    """Delete a task. Raises TaskNotFound, TaskForbidden, VersionMismatch."""
     _one(database, caller, task_id, DELETE, precondition)
 
 
@@ -125,7 +109,7 @@ def _update(names: frozenset[str]) -> sa.Executable:
 
 @cache
 def _conditional(statement: Any, *conditions: str) -> Any:
-    """Return the statement with conditions that are checked together with the write."""
+    """Return the statement with conditions that the write itself checks."""
     return statement.where(*(CONDITIONS[name] for name in conditions))
 
 

@@ -1,4 +1,4 @@
-"""Users, as their tokens describe them."""
+"""Users, as described by their tokens."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from models.caller import Caller
 
 
 class User(Base):
-    """A user who has written something. The issuer of the tokens owns `email` and `name`."""
+    """A user who has written something; the issuer of the tokens owns `email` and `name`."""
 
     __tablename__ = "users"
     __table_args__ = (CheckConstraint("char_length(id) BETWEEN 1 AND 255", name="id_length"),)
@@ -21,7 +21,7 @@ class User(Base):
     name: Mapped[str | None] = mapped_column(CodePoints)
 
 
-# A part of the statements that create something.
+# Part of each statement that creates a task.
 NEW_USER = (
     postgresql.insert(User)
     .values(id=bindparam("the_user"), email=bindparam("the_email"), name=bindparam("the_name"))

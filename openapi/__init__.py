@@ -2,5 +2,5 @@
 
 import warnings
 
-# Connexion imports Starlette's test client, which speaks of its own future; nothing here uses it.
+# Connexion imports Starlette's test client, which nothing here uses.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient` is deprecated")

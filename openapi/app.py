@@ -1,4 +1,4 @@
-"""The application: the contract, its handlers and their surroundings put together."""
+"""The application: the contract, its handlers, services and middlewares put together."""
 
 import sys
 from functools import partial
@@ -38,12 +38,10 @@ from tokens.verifier import TokenVerifier
 
 
 def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> AbstractApp:
-    """Return the application for an ASGI server such as uvicorn.
+    """Return the application for an ASGI server such as uvicorn. Raises InvalidSettings, InvalidContract.
 
-    `is_alone` tells that the process does nothing else: what the start has made is then left out of garbage collection,
-    which would look through all of it now and then in the middle of a request.
-
-    Raises InvalidSettings, InvalidContract.
+    `is_alone` says that the process does nothing else. Garbage collection then skips everything that exists after the
+    start, which it would otherwise search in the middle of a request.
     """
     settings = settings or Settings.load()
     contract = Contract()
@@ -62,7 +60,7 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
     services = Services(database, tokens, Cursors(ensure_cursor_secret(settings)), host.stream, contract.url_for)
     app = host.app(
         __name__,
-        middlewares=[  # from the outside in
+        middlewares=[  # outermost first
             LifespanMiddleware,
             partial(RequestContext, contract=contract, services=services),
             AccessLog,
@@ -83,7 +81,9 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
             host.innermost(contract),
         ],
         resolver=host.resolver,
-        lifespan=lifespan(host.run, database, tokens.key_set, limiter, is_alone=is_alone),
+        lifespan=partial(
+            lifespan, run=host.run, database=database, key_set=tokens.key_set, limiter=limiter, is_alone=is_alone
+        ),
     )
     app.add_api(contract.document)
     for error in (ProblemException, HTTPException, Exception):
@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
 
 
 def application() -> AbstractApp:
-    """Return the application for a process of its own, as uvicorn starts it; end the process where it cannot start."""
+    """Return the application for a process of its own, or exit with a sentence if the contract is invalid."""
     try:
         return create_app(is_alone=True)
     except InvalidContract as error:
@@ -101,7 +101,8 @@ def application() -> AbstractApp:
 
 def _slots(host: Host, settings: Settings) -> int:
     """Return how many handlers may run at once; one of the host's own threads stays free for /health."""
-    return min(settings.database_pool_size, host.threads - 1 if host.threads else settings.database_pool_size)
+    connections = settings.database_pool_size
+    return min(connections, host.threads - 1) if host.threads else connections
 
 
 def token_verifier(settings: Settings) -> TokenVerifier:

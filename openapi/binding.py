@@ -1,4 +1,4 @@
-"""Where the arguments of a handler come from."""
+"""Where a handler's arguments come from."""
 
 import inspect
 from collections.abc import Callable
@@ -9,15 +9,15 @@ from openapi.problems import NO_TOKEN, ProblemError
 from openapi.request import Request, Services
 
 SERVICES: Final = frozenset(one.name for one in fields(Services))
-# What never comes from a parameter of the contract; the last three are Connexion's own.
+# Never a parameter of the contract; the last three are Connexion's own.
 RESERVED: Final = SERVICES | {"caller", "body", "user", "token_info", "context_"}
 
 
 class Binding:
-    """Calls a handler with what it asks for by name.
+    """Calls a handler with the arguments that its signature names.
 
-    The place of each argument is decided once: services, `caller` and `body` have theirs, and only what is left comes
-    from the parameters that were sent. So no parameter can stand in for one of them, whatever the contract says.
+    Services, `caller` and `body` come from reserved places, decided once; only the rest comes from parameters. So no
+    parameter can replace one of them, whatever the contract says.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -29,10 +29,7 @@ class Binding:
         self._takes_body = "body" in names
 
     def call(self, request: Request) -> Any:
-        """Return the handler's answer.
-
-        Raises ProblemError (401) where the handler asks for the caller and no token was verified.
-        """
+        """Return the handler's result. Raises ProblemError (401) if it needs a caller and no token was verified."""
         sent = request.input.parameters
         arguments: dict[str, Any] = {name: sent[name] for name in self._parameters if name in sent}
         for name in self._services:

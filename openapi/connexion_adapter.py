@@ -1,7 +1,7 @@
-"""Connexion's border: the only place that knows its classes, and its untyped dictionary of a request's context.
+"""Connexion's border: the only module that knows its classes and the untyped dictionary of its request context.
 
-Connexion finds the handlers, asks for the token and catches errors. What it learns of a request is put into the typed
-`Request` at once; what it is told is read from there.
+Connexion finds the handlers, asks for the token and catches errors. Everything it learns about a request goes into the
+typed `Request` at once.
 """
 
 import inspect
@@ -41,22 +41,19 @@ find_handler: Final[Callable[[str], Callable[..., Any]]] = get_function_from_nam
 
 
 async def bearer_info(token: str, request: ConnexionRequest) -> Claims:
-    """Return who the token is from; the contract's `x-bearerInfoFunc`.
-
-    Raises InvalidToken, KeysUnavailable.
-    """
+    """Return the claims of a token; the contract's `x-bearerInfoFunc`. Raises InvalidToken, KeysUnavailable."""
     return await Request.of(request.scope).services.tokens.verify(token)
 
 
-# Connexion asks for it twice with every request, and it takes time to find out.
+# Connexion reads the signature twice in every request, and computing it takes time.
 bearer_info.__signature__ = inspect.signature(bearer_info)  # type: ignore[attr-defined]
 
 
 class Routing(RoutingMiddleware):
-    """Hands the operation that `PathAndMethod` has found to Connexion, which would search for it once more."""
+    """Hands Connexion the operation that `PathAndMethod` has found, so that it does not search again."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route one request."""
+        """Route a request."""
         request = Request.of(scope)
         scope["path_params"] = request.match.parameters if request.match else {}
         routing = {"api_base_path": "", "operation_id": request.operation.handler}
@@ -65,13 +62,13 @@ class Routing(RoutingMiddleware):
 
 
 class Identification:
-    """Takes the caller out of Connexion's context, right behind the check of the token, before anything is added."""
+    """Takes the caller out of Connexion's context right after the token is verified, before anything is added to it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Identify the caller of one request, if there is one."""
+        """Set the caller of a request, if there is one."""
         claims: Claims | None = ConnexionRequest(scope).context.get("token_info")
         if claims:
             Request.of(scope).caller = Caller(claims["sub"], claims["email"], claims["name"])
@@ -79,7 +76,7 @@ class Identification:
 
 
 async def answer_error(request: ConnexionRequest, error: Exception) -> ConnexionResponse:
-    """Return the response to an error; the one error handler of the application."""
+    """Return the response to an error; the application's only error handler."""
     problem, request_id = problem_for(error), Request.of(request.scope).id
     if problem.status == 500:
         logger.error("request %s failed", request_id, exc_info=error)
@@ -90,40 +87,40 @@ async def answer_error(request: ConnexionRequest, error: Exception) -> Connexion
 
 
 class CallHandler:
-    """Calls the handlers in the event loop, in the place of Connexion's, which looks for their arguments each time."""
+    """Calls the handlers in the event loop; Connexion would look up their arguments in every request."""
 
     def __init__(self, _app: ASGIApp, *, contract: Contract) -> None:
         self.bindings = {one.id: Binding(find_handler(one.handler)) for one in contract.operations}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Call the handler of a request, and send the response."""
         request = Request.of(scope)
-        # A handler is a plain function; in a greenlet it can wait for the database without holding the loop.
-        answer = await run_in_greenlet(self.bindings[request.operation.id].call, request)
-        if not isinstance(answer, Response):
-            content, status, headers = answer_parts(answer)
-            answer = Response(content, status, headers, None if content is None else JSON)
-        await answer(scope, receive, send)
+        # In a greenlet a plain function can wait for the database without blocking the event loop.
+        result = await run_in_greenlet(self.bindings[request.operation.id].call, request)
+        if not isinstance(result, Response):
+            content, status, headers = _response_parts(result)
+            result = Response(content, status, headers, None if content is None else JSON)
+        await result(scope, receive, send)
 
 
 def _find_view(name: str) -> Callable[..., flask.Response]:
-    """Return the handler with a dotted name as a view of Flask's."""
+    """Return the handler with a dotted name as a Flask view."""
     binding = Binding(find_handler(name))
 
-    def view(**_arguments: Any) -> flask.Response:  # which are Connexion's; the binding has its own
+    def view(**_arguments: Any) -> flask.Response:  # Connexion's arguments; the binding finds its own
         request: Request = context.scope[Request.KEY]
-        answer = binding.call(request)
-        if isinstance(answer, flask.Response):
-            return answer
-        content, status, headers = answer_parts(answer)
+        result = binding.call(request)
+        if isinstance(result, flask.Response):
+            return result
+        content, status, headers = _response_parts(result)
         return flask.Response(content, status, headers, content_type=JSON)
 
     return view
 
 
-def answer_parts(answer: Any) -> tuple[bytes | None, int, dict[str, str]]:
-    """Return body, status and headers of what a handler returned."""
-    content, status, headers = (*answer, {})[:3] if isinstance(answer, tuple) else (answer, 200, {})
+def _response_parts(result: Any) -> tuple[bytes | None, int, dict[str, str]]:
+    """Return body, status and headers for a handler's result."""
+    content, status, headers = (*result, {})[:3] if isinstance(result, tuple) else (result, 200, {})
     return None if content is None else to_json(content), status, headers
 
 
@@ -140,9 +137,9 @@ def _wsgi_stream(content: Iterator[bytes], headers: dict[str, str]) -> flask.Res
 
 
 class Host(NamedTuple):
-    """What the handlers run under: the makings of Connexion's application, and the streamed response that it takes.
+    """What the handlers run under: the parts of a Connexion application, and its kind of streamed response.
 
-    `run` runs a function that waits for the database. `threads` is how many a host has of its own, each taken until its
+    `run` runs a function that waits for the database. `threads` counts the host's own threads, each held until its
     response is sent; None for a host whose handlers wait in the event loop.
     """
 

@@ -1,4 +1,4 @@
-"""The contract as data: loaded, checked for what Connexion lets pass, and asked about paths and operations."""
+"""The contract as data: its paths, operations and parameters."""
 
 import copy
 import re
@@ -12,15 +12,15 @@ from urllib.parse import quote
 import yaml
 
 CONTRACT = Path(__file__).parent / "contracts" / "rest-api.yaml"
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C if PyYAML was built with it
 METHODS = ("get", "post", "put", "patch", "delete")
-CONTROLLER = "x-openapi-router-controller"  # Connexion's name for the module of an operation's handler
+CONTROLLER = "x-openapi-router-controller"  # the module of an operation's handler
 
 Node = dict[str, Any]
 
 
 class InvalidContract(Exception):
-    """The service cannot keep what the contract says; the message says where and why."""
+    """The service cannot fulfil the contract; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Parameter:
     name: str
     schema: Node
     is_required: bool
-    is_list: bool  # several headers of this name are one list
+    is_list: bool  # repeated headers of this name form one list
 
     @property
     def argument(self) -> str:
@@ -58,7 +58,7 @@ class Operation:
 
     @classmethod
     def of(cls, item: Node, operation: Node) -> "Operation":
-        """Make an operation of the contract's, which inherits the parameters of its path."""
+        """Make an operation, which inherits the parameters of its path."""
         body = operation.get("requestBody", {})
         return cls(
             id=operation["operationId"],
@@ -75,7 +75,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class PathItem:
-    """One path of the contract with its operations by method in upper case (OpenAPI 3.0.3, section 4.7.9)."""
+    """A path of the contract with its operations by upper-case method (OpenAPI 3.0.3, section 4.7.9)."""
 
     template: str
     pattern: re.Pattern[str]
@@ -88,17 +88,14 @@ class PathItem:
 
 
 class Match(NamedTuple):
-    """What the contract has at the path of a request, and the parameters in that path."""
+    """The path item at a request's path, and the parameters in that path."""
 
     path_item: PathItem
     parameters: dict[str, str]
 
 
 class Contract:
-    """The OpenAPI document of this service.
-
-    Raises InvalidContract.
-    """
+    """The OpenAPI document of this service. Raises InvalidContract."""
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or CONTRACT
@@ -121,15 +118,11 @@ class Contract:
         return (operation for item in self.path_items for operation in item.operations.values())
 
     def match(self, path: str) -> Match | None:
-        """Return what the contract has at this path, which is already percent-decoded.
-
-        A path without parameters goes before one that has them.
-        """
+        """Return what the contract has at a percent-decoded path; one without parameters takes precedence."""
         if path in self._fixed:
             return Match(self._fixed[path], {})
         for item in self.path_items:
-            found = item.pattern.fullmatch(path)
-            if found:
+            if found := item.pattern.fullmatch(path):
                 return Match(item, found.groupdict())
         return None
 
@@ -138,7 +131,7 @@ class Contract:
         return self.templates[operation_id].format(**{name: quote(str(one)) for name, one in parameters.items()})
 
     def resolve(self, node: Any) -> Any:
-        """Return a part of the document with every reference replaced by what it leads to."""
+        """Return a part of the document with every reference replaced by its target."""
         if isinstance(node, list):
             return [self.resolve(one) for one in node]
         if not isinstance(node, dict):
@@ -150,14 +143,13 @@ class Contract:
             node = target
         return {name: self.resolve(value) for name, value in node.items()}
 
-    @cached_property
+    @property
     def request_headers(self) -> list[str]:
-        """The headers that the service reads, beside those that every browser may send."""
+        """The headers that the service reads, apart from those that any browser may send."""
         parameters = self.document["components"]["parameters"].values()
-        own = [one["name"] for one in parameters if one["in"] == "header"]
-        return ["Authorization", "X-Request-Id", *own]
+        return ["Authorization", "X-Request-Id", *(one["name"] for one in parameters if one["in"] == "header")]
 
-    @cached_property
+    @property
     def response_headers(self) -> list[str]:
         """The headers that the service sets."""
         responses = [response for operation in self.operations for response in operation.responses.values()]
@@ -165,7 +157,7 @@ class Contract:
 
     @cached_property
     def public(self) -> Node:
-        """The document without the names of Python modules and functions, which only Connexion reads."""
+        """The document without the names of Python modules and functions, which only Connexion needs."""
         document = copy.deepcopy(self.document)
         for scheme in document["components"]["securitySchemes"].values():
             scheme.pop("x-bearerInfoFunc", None)
@@ -182,5 +174,5 @@ class Contract:
         identifiers = [one["operationId"] for one in operations]
         for identifier in identifiers:
             if identifiers.count(identifier) > 1:
-                # Connexion would let the last one win, with the security of that one.
+                # In Connexion the last one would win, with its security.
                 raise InvalidContract(f"The contract has the operationId {identifier} more than once.")

@@ -1,4 +1,4 @@
-"""What the service needs of a contract before it starts; the sentences say how to mend it."""
+"""Checks of the contract before the service starts; their messages say how to fix it."""
 
 import inspect
 from collections.abc import Callable
@@ -10,19 +10,16 @@ from openapi.schemas import FORMATS
 
 
 def check(contract: Contract, find_handler: Callable[[str], Callable[..., Any]]) -> None:
-    """Check all that follows; `find_handler` returns the function with a dotted name.
-
-    Raises InvalidContract.
-    """
+    """Run all checks; `find_handler` returns the function with a dotted name. Raises InvalidContract."""
     check_supported(contract.document)
     for operation in contract.operations:
         check_parameters(operation)
-    for operation in contract.operations:
+    for operation in contract.operations:  # after all parameters, whose messages say more
         check_handler(operation, find_handler(operation.handler))
 
 
 def check_supported(node: Any) -> None:
-    """Refuse a format or a style of parameters that nothing enforces."""
+    """Refuse formats and parameter styles that nothing enforces."""
     if isinstance(node, dict):
         if isinstance(node.get("format"), str) and node["format"] not in FORMATS:
             raise InvalidContract(f"The contract has the format {node['format']}, which nothing enforces.")
@@ -35,7 +32,7 @@ def check_supported(node: Any) -> None:
 
 
 def check_parameters(operation: Operation) -> None:
-    """Refuse parameters that would be taken for the caller, for a service, or for each other."""
+    """Refuse parameters that could be mistaken for the caller, a service or each other."""
     arguments: set[str] = set()
     for parameter in operation.parameters:
         where = f"{operation.id}: the {parameter.place} parameter {parameter.name}"
@@ -47,7 +44,7 @@ def check_parameters(operation: Operation) -> None:
 
 
 def check_handler(operation: Operation, function: Callable[..., Any]) -> None:
-    """Refuse a handler whose arguments are not the operation's parameters and reserved names."""
+    """Refuse a handler whose arguments are not the operation's parameters or reserved names."""
     arguments = inspect.signature(function).parameters
     parameters = {parameter.argument: parameter for parameter in operation.parameters}
     for name in parameters.keys() - arguments.keys():

@@ -1,11 +1,9 @@
-"""The documentation: Swagger UI 5 at `/docs` and the contract at `/openapi.json` and `/openapi.yaml`.
+"""The documentation: Swagger UI 5, which loads nothing from other hosts, and the contract as JSON and YAML."""
 
-The files of Swagger UI come from the package `flask-swagger-ui`; no other host is asked for anything.
-"""
-
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import yaml
@@ -21,10 +19,8 @@ from openapi.middleware.path_and_method import CONTROL_CHARACTER
 from openapi.problems import NO_PATH, ProblemError
 from openapi.request import Request
 
-Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same in C, where PyYAML was built with it
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C if PyYAML was built with it
 PAGE: Final = Path(__file__).parent / "swagger_ui"
-Respond = Callable[[HttpRequest], Awaitable[Response]]
-
 PREFIXES: Final = ("/docs", "/openapi.")
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -45,22 +41,22 @@ class Documentation:
         as_yaml = yaml.dump(contract.public, Dumper=Dumper, sort_keys=False, allow_unicode=True).encode()
         self.router = Router(
             [
-                Route("/docs", _file("index.html")),
+                _route("/docs", FileResponse, PAGE / "index.html"),
                 Route("/docs/", _redirect),
-                Route("/docs/initializer.js", _file("initializer.js")),
+                _route("/docs/initializer.js", FileResponse, PAGE / "initializer.js"),
                 Mount("/docs/assets", StaticFiles(packages=[("flask_swagger_ui", "dist")])),
-                Route("/openapi.json", _content(as_json, "application/json")),
-                Route("/openapi.yaml", _content(as_yaml, "application/yaml")),
+                _route("/openapi.json", partial(Response, media_type="application/json"), as_json),
+                _route("/openapi.yaml", partial(Response, media_type="application/yaml"), as_yaml),
             ],
             redirect_slashes=False,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve a request."""
         if scope["path"].startswith(PREFIXES):
             if CONTROL_CHARACTER.search(scope["path"]):
-                raise ProblemError(NO_PATH)  # a router's `$` does not mind a line feed at the end
-            # Whole files only: Starlette answers a bad range in plain text.
+                raise ProblemError(NO_PATH)  # the router's `$` would accept a line feed at the end
+            # Whole files only: Starlette answers an invalid range in plain text.
             headers = MutableHeaders(scope=scope)
             del headers["range"]
             del headers["if-range"]
@@ -71,18 +67,11 @@ class Documentation:
             await self.app(scope, receive, send)
 
 
-def _file(name: str) -> Respond:
+def _route(path: str, kind: Callable[..., Response], content: Any) -> Route:
     async def respond(_request: HttpRequest) -> Response:
-        return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
+        return kind(content, headers={"Cache-Control": "no-cache"})
 
-    return respond
-
-
-def _content(content: bytes, media_type: str) -> Respond:
-    async def respond(_request: HttpRequest) -> Response:
-        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-    return respond
+    return Route(path, respond)
 
 
 async def _redirect(_request: HttpRequest) -> Response:

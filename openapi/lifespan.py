@@ -1,4 +1,4 @@
-"""What goes on beside the requests, from the start of the application to its end."""
+"""What runs alongside the requests, from the application's start to its end."""
 
 import asyncio
 import contextlib
@@ -15,47 +15,42 @@ from tokens.key_set import KeySet
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 5  # seconds that the start waits for the schema at the most
-RETRY_INTERVAL = 1  # seconds between attempts to reach a database that was away at the start
+START_TIMEOUT = 5  # seconds that the start waits for the schema at most
+RETRY_INTERVAL = 1  # seconds between attempts to reach a database that was down at the start
 WATCH_INTERVAL = 1  # seconds
 SWEEP_INTERVAL = 600  # seconds
 
 Run = Callable[..., Awaitable[Any]]
-Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[None]]
 
 
-def lifespan(
-    run: Run, database: Database, key_set: KeySet | None, limiter: RateLimiter | None, *, is_alone: bool
-) -> Lifespan:
-    """Return the lifespan of an application; `run` runs a function that waits for the database."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: object) -> AsyncIterator[None]:
-        attempted = asyncio.Event()
-        tasks = [
-            asyncio.create_task(migrate(run, database, attempted)),
-            asyncio.create_task(sweep(run, database)),
-            asyncio.create_task(watch(database)),
-        ]
-        if key_set:
-            await key_set.refresh()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(attempted.wait(), START_TIMEOUT)
-        if is_alone:
-            gc.freeze()
-            gc.enable()
-        yield
-        for task in tasks:
-            task.cancel()
-        if limiter:
-            await limiter.close()
-        await run(database.dispose)
-
-    return lifespan
+@contextlib.asynccontextmanager
+async def lifespan(
+    _app: object, run: Run, database: Database, key_set: KeySet | None, limiter: RateLimiter | None, is_alone: bool
+) -> AsyncIterator[None]:
+    """Run what an application needs beside its requests; `run` runs a function that waits for the database."""
+    attempted = asyncio.Event()
+    tasks = [
+        asyncio.create_task(migrate(run, database, attempted)),
+        asyncio.create_task(sweep(run, database)),
+        asyncio.create_task(watch(database)),
+    ]
+    if key_set:
+        await key_set.refresh()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(attempted.wait(), START_TIMEOUT)
+    if is_alone:
+        gc.freeze()
+        gc.enable()
+    yield
+    for task in tasks:
+        task.cancel()
+    if limiter:
+        await limiter.close()
+    await run(database.dispose)
 
 
 async def migrate(run: Run, database: Database, attempted: asyncio.Event) -> None:
-    """Bring the schema up to date, as soon as the database can be reached; tell when that has been tried once."""
+    """Bring the schema up to date as soon as the database can be reached; set `attempted` after the first attempt."""
     while True:
         try:
             await run(schema.migrate, database)
@@ -65,27 +60,27 @@ async def migrate(run: Run, database: Database, attempted: asyncio.Event) -> Non
             logger.error("no task is served: %s", error)
             return
         except DatabaseUnavailable as error:
-            logger.warning("the database is not in order, trying again: %s", error)
+            logger.warning("the database is not in order, retrying: %s", error)
         except Exception:
-            logger.exception("the migration failed, trying again")
+            logger.exception("the migration failed, retrying")
         finally:
             attempted.set()
         await asyncio.sleep(RETRY_INTERVAL)
 
 
 async def watch(database: Database) -> None:
-    """End waits for a database that has fallen silent."""
+    """Abort statements whose database has stopped responding."""
     while True:
         await asyncio.sleep(WATCH_INTERVAL)
         database.watch()
 
 
 async def sweep(run: Run, database: Database) -> None:
-    """Erase expired idempotency keys from time to time."""
+    """Erase expired idempotency keys every SWEEP_INTERVAL seconds."""
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
             while await run(idempotency.sweep, database) == idempotency.SWEEP_SIZE:
                 pass
         except Exception as error:
-            logger.warning("expired idempotency keys were not erased, trying again later: %s", error)
+            logger.warning("expired idempotency keys were not erased, retrying later: %s", error)

@@ -1,4 +1,4 @@
-"""Errors as problems (RFC 9457): the response to each error of the service."""
+"""The response to each error of the service: a problem (RFC 9457)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ from tokens.verifier import InvalidToken
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = {"Retry-After": "2"}  # seconds
-MAX_ECHO: Final = 100  # characters of the client's own input in an answer
+MAX_ECHO: Final = 100  # characters of the client's own input in a response
 MAX_ERRORS: Final = 20
-# RFC 9110 has newer names than Python 3.11.
+# RFC 9110's names, where Python 3.11 has older ones.
 PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 
 
 class Code(StrEnum):
-    """What programs tell errors apart by; stable within a major version of the contract."""
+    """Tells errors apart for programs; stable within a major version of the contract."""
 
     BAD_REQUEST = "bad_request"
     INVALID_TOKEN = "invalid_token"  # noqa: S105 (no password)
@@ -50,7 +50,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True)
 class InputError:
-    """One thing that is wrong with the input: `pointer` is a JSON pointer (RFC 6901) into the part named `place`."""
+    """One fault in the input: `pointer` is a JSON pointer (RFC 6901) into the part named `place`."""
 
     place: str
     pointer: str
@@ -75,7 +75,7 @@ class Problem:
     def body(self, request_id: str) -> bytes:
         """Return the problem as JSON."""
         content = {
-            "type": "about:blank",  # RFC 9457, section 4.2.1: the title is the status in words
+            "type": "about:blank",  # so the title is the status in words (RFC 9457, section 4.2.1)
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
@@ -96,24 +96,21 @@ class ProblemError(Exception):
 
 
 def bad_input(*errors: InputError) -> ProblemError:
-    """Return the 400 for input that was refused."""
+    """Return the 400 for invalid input."""
     first = errors[0]
     detail = f"Invalid {first.place}: {first.pointer or 'it'} {first.detail}."
     return ProblemError(Problem(400, Code.BAD_REQUEST, detail, errors=errors[:MAX_ERRORS]))
 
 
 def pointer(*path: str | int) -> str:
-    """Return the JSON pointer of a path of names and indexes, each cut to what may be echoed."""
+    """Return the JSON pointer to a path of names and indexes, each cut to MAX_ECHO."""
     escaped = (str(part).replace("~", "~0").replace("/", "~1")[:MAX_ECHO] for part in path)
-    # Not cut in the middle of an escape.
-    return "".join("/" + part.removesuffix("~") for part in escaped)
+    return "".join("/" + part.removesuffix("~") for part in escaped)  # without half an escape at the end
 
 
+CHALLENGE: Final = 'Bearer realm="tasks-api"'
 NO_TOKEN: Final = Problem(
-    401,
-    Code.MISSING_TOKEN,
-    "Send a token: Authorization: Bearer <JWT>.",
-    {"WWW-Authenticate": 'Bearer realm="tasks-api"'},
+    401, Code.MISSING_TOKEN, "Send a token: Authorization: Bearer <JWT>.", {"WWW-Authenticate": CHALLENGE}
 )
 BUSY: Final = Problem(503, Code.BUSY, "The service is busy. Try again.", RETRY_AFTER)
 SHUTTING_DOWN: Final = Problem(503, Code.UNAVAILABLE, "The service is shutting down. Try again.", RETRY_AFTER)
@@ -122,7 +119,7 @@ INTERNAL_ERROR: Final = Problem(
 )
 NO_PATH: Final = Problem(404, Code.PATH_NOT_FOUND, "There is nothing at this path. The documentation is at /docs.")
 FRAMEWORK_ERRORS: Final = {
-    401: NO_TOKEN,  # Connexion's, for a request without the header that the contract asks for
+    401: NO_TOKEN,  # Connexion's, for a request without the header that the contract requires
     404: NO_PATH,  # Starlette's, for a missing file of the documentation
     405: Problem(405, Code.METHOD_NOT_ALLOWED, "This path allows GET, HEAD.", {"Allow": "GET, HEAD"}),
 }
@@ -150,29 +147,16 @@ DOMAIN_ERRORS: Final = {
 }
 
 
-def invalid_token(error: InvalidToken) -> Problem:
-    """Return the 401 for a token that was refused (RFC 6750, section 3)."""
-    challenge = f'Bearer realm="tasks-api", error="invalid_token", error_description="{error}"'
-    return Problem(401, Code.INVALID_TOKEN, str(error), {"WWW-Authenticate": challenge})
-
-
-def version_mismatch(error: VersionMismatch) -> Problem:
-    """Return the 412 for a write that is meant for another version (RFC 9110, section 15.5.13)."""
-    detail = "The task has changed since. Its current entity tag is in the ETag header."
-    return Problem(412, Code.PRECONDITION_FAILED, detail, {"ETag": entity_tag(error.version)})
-
-
 def problem_for(error: Exception) -> Problem:
-    """Return the response to an error, whatever it is."""
+    """Return the response to any error."""
     if isinstance(error, ProblemError):
         return error.problem
-    if isinstance(error, InvalidToken):
-        return invalid_token(error)
-    if isinstance(error, VersionMismatch):
-        return version_mismatch(error)
-    for kind in type(error).__mro__:
-        if kind in DOMAIN_ERRORS:
-            return DOMAIN_ERRORS[kind]
+    if isinstance(error, InvalidToken):  # RFC 6750, section 3
+        challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
+        return Problem(401, Code.INVALID_TOKEN, str(error), {"WWW-Authenticate": challenge})
+    if isinstance(error, VersionMismatch):  # RFC 9110, section 15.5.13
+        detail = "The task has changed since. Its current entity tag is in the ETag header."
+        return Problem(412, Code.PRECONDITION_FAILED, detail, {"ETag": entity_tag(error.version)})
     if isinstance(error, HTTPException):
         return FRAMEWORK_ERRORS.get(error.status_code, INTERNAL_ERROR)
-    return INTERNAL_ERROR
+    return next((DOMAIN_ERRORS[kind] for kind in type(error).__mro__ if kind in DOMAIN_ERRORS), INTERNAL_ERROR)

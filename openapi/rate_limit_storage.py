@@ -1,26 +1,23 @@
-"""Where requests are counted; the only place that knows the inside of `limits`."""
+"""Where requests are counted; the only module that knows the internals of `limits`."""
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from limits.aio.storage import MemoryStorage, RedisStorage
-
-if TYPE_CHECKING:
-    from redis.asyncio import BlockingConnectionPool
 
 SWEEP_INTERVAL: Final = 10  # seconds
 REDIS_CONNECTIONS: Final = 4  # of each process
 
 
 class Memory(MemoryStorage):
-    """Counts in memory, without the walk over all users that `limits` takes at each request."""
+    """Counts in memory, without visiting all users at each request as `limits` does."""
 
     def __init__(self) -> None:
         super().__init__()
         self._next_sweep = 0.0
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Return the new count, in one piece for the event loop."""
+        """Return the new count; atomic, as it never yields to the event loop."""
         now = time.time()
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL
@@ -37,10 +34,21 @@ class Memory(MemoryStorage):
 
 
 class Redis(RedisStorage):
-    """Counts in Redis, which is asked once and never for long."""
+    """Counts in Redis, without retries; it has `timeout` seconds to respond."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._pool = _pool(url, timeout)
+        # Large imports, which a service that counts in memory does without.
+        from redis.asyncio import BlockingConnectionPool
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=REDIS_CONNECTIONS,
+            socket_connect_timeout=timeout,
+            socket_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
         super().__init__(
             f"async+{url}",
             implementation="redispy",
@@ -51,23 +59,3 @@ class Redis(RedisStorage):
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
-
-
-def _pool(url: str, timeout: float) -> "BlockingConnectionPool":
-    # Large, and of no use to a service that counts in memory.
-    from redis.asyncio import BlockingConnectionPool
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    return BlockingConnectionPool.from_url(
-        url,
-        max_connections=REDIS_CONNECTIONS,
-        socket_connect_timeout=timeout,
-        socket_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-def storage(url: str, timeout: float) -> Memory | Redis:
-    """Return the storage at a URL, `memory://` or that of a Redis, which has `timeout` seconds to answer."""
-    return Memory() if url == "memory://" else Redis(url, timeout)

@@ -1,4 +1,4 @@
-"""A request as typed values: what was sent, who calls, and the services, each in a place of its own."""
+"""A request as typed values: the input, the caller and the services, each in a place of its own."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What was sent, as the contract allows it: parameters by the names of handler arguments, and the body."""
+    """The valid input: parameters by the names of the handler's arguments, and the body."""
 
     parameters: Mapping[str, Value]
     body: Json = None
@@ -27,7 +27,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a handler may ask for beside the request: the same for all requests."""
+    """What a handler may ask for besides the request; the same for all requests."""
 
     database: Database
     tokens: TokenVerifier
@@ -38,9 +38,9 @@ class Services:
 
 @dataclass(slots=True)
 class Request:
-    """One request on its way through the middlewares, each of which fills the place that is its own.
+    """A request on its way through the middlewares, each of which fills its own fields.
 
-    `caller` is None where no token was verified. `operation` and `input` cannot be read before they are known.
+    `caller` is None unless a token was verified. `operation` and `input` cannot be read before they are set.
     """
 
     KEY: ClassVar = "tasks_api.request"
@@ -48,7 +48,7 @@ class Request:
     id: str
     match: Match | None
     services: Services
-    response_headers: dict[str, str] = field(default_factory=dict)  # set on the response, an error's too
+    response_headers: dict[str, str] = field(default_factory=dict)  # set on every response, errors included
     status: int = 0  # of the response; 0 until it begins
     content: bytes = b""
     caller: Caller | None = None
@@ -57,6 +57,6 @@ class Request:
 
     @classmethod
     def of(cls, scope: Scope) -> "Request":
-        """Return the request that an ASGI scope belongs to."""
+        """Return the request of an ASGI scope."""
         request: Request = scope[cls.KEY]
         return request

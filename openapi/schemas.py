@@ -25,10 +25,10 @@ def is_instant(text: str) -> bool:
         return False
 
 
-# Each format that the contract may use; one that is not here fails when the schema is compiled.
+# The formats that the contract may use; any other fails when the schema is compiled.
 FORMATS: Final = {
     "date-time": is_instant,
-    # Their pattern says it all; the names are for the fuzzer.
+    # Their pattern is enough; the names are for the fuzzer.
     "if-match": lambda _text: True,
     "if-none-match": lambda _text: True,
     "uuid": lambda text: bool(UUID.fullmatch(text)),
@@ -45,11 +45,11 @@ class CompiledSchema:
             validate_formats=True,
             formats=FORMATS,
             ignore_unknown_formats=False,
-            mask="the value",  # nothing of the input in messages
+            mask="the value",  # keeps the input out of messages
         )
 
     def errors(self, place: str, value: Any, *path: str | int) -> list[InputError]:
-        """Return what is wrong with the value, which stands at `path` in the part of the request named `place`."""
+        """Return the faults of a value, which is at `path` in the part of the request named `place`."""
         if self._validator.is_valid(value):
             return []
         return [one for error in self._validator.iter_errors(value) for one in self._explain(place, path, error)]

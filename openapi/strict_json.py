@@ -1,6 +1,6 @@
-"""JSON without what PostgreSQL cannot store or two readers would read differently.
+"""JSON without what PostgreSQL cannot store or two readers would read differently (RFC 8259; I-JSON, RFC 7493).
 
-Refused are duplicate names, NaN, huge numbers, lone surrogates and deep nesting (RFC 8259; I-JSON, RFC 7493).
+Duplicate names, NaN, huge numbers, lone surrogates and deep nesting are refused.
 """
 
 import json
@@ -15,22 +15,15 @@ MAX_DIGITS: Final = 30
 
 
 def parse_json(content: bytes) -> Json:
-    """Parse a body.
-
-    Raises ProblemError (400) with the place of the fault.
-    """
+    """Parse a body. Raises ProblemError (400) with the place of the fault."""
     try:
         text = content.decode("utf-8")
         _refuse_depth(text)
         value: Json = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_int=_integer,
-            parse_float=_number,
+            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number
         )
         if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on a surrogate without its other half
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on a lone surrogate
     except UnicodeError:
         raise _bad_body("is not UTF-8, or has half of a surrogate pair") from None
     except json.JSONDecodeError as error:
@@ -43,7 +36,7 @@ def _bad_body(detail: str) -> ProblemError:
 
 
 def _refuse_depth(text: str) -> None:
-    """Refuse deep nesting before a recursive parser meets it."""
+    """Refuse deep nesting before it reaches a recursive parser."""
     depth = 0
     for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', text):
         if bracket in ("[", "{"):

@@ -1,4 +1,4 @@
-"""Validation of a request against the contract, as it stands: before anything is converted."""
+"""Validation of a request against the contract."""
 
 import re
 from typing import Final
@@ -17,7 +17,7 @@ INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 
 
 class OperationValidator:
-    """Checks the requests of one operation, whose schemas it compiles once."""
+    """Validates the requests of one operation, with schemas compiled once."""
 
     def __init__(self, operation: Operation) -> None:
         self._parameters = {(one.place, one.name.lower()): one for one in operation.parameters}
@@ -31,10 +31,7 @@ class OperationValidator:
         self._is_body_required = operation.is_body_required
 
     def read(self, scope: Scope, request: Request) -> Input:
-        """Return what the request says: its parameters, or their defaults, and its body, {} where it has none.
-
-        Raises ProblemError (400).
-        """
+        """Return the parameters with their defaults, and the body, {} if it is left out. Raises ProblemError (400)."""
         parameters = self._defaults | self._read_parameters(scope)
         return Input(parameters, self._read_body(scope, request.content) if self._bodies else None)
 
@@ -72,7 +69,7 @@ class OperationValidator:
 
 
 def _value(texts: list[str], parameter: Parameter) -> Value:
-    """Return what the text of a parameter stands for, in its one JSON spelling; else the text."""
+    """Return the value of a parameter in its one JSON spelling; any other text stays as it is."""
     if parameter.schema["type"] == "array":
         return texts
     text = ", ".join(texts)

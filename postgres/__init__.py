@@ -1,1 +1,1 @@
-"""PostgreSQL: a bounded pool of connections, and statements that each take one round trip."""
+"""PostgreSQL: a bounded pool of connections, and statements of one round trip each."""

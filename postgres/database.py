@@ -18,13 +18,13 @@ from postgres.statement import Compiled, compiled
 
 
 class Database:
-    """One PostgreSQL.
+    """A PostgreSQL database.
 
-    `url` is anything that libpq takes. `pool_size` bounds the connections; a statement that waits for one, runs or
-    waits for a lock longer than the timeouts (seconds) raises DatabaseUnavailable. No statement of a user runs as a
-    role that row-level security does not bind.
+    `url` is anything that libpq accepts. `pool_size` limits the connections. Waiting for one, running or waiting for a
+    lock longer than the timeouts (seconds) raises DatabaseUnavailable. Users' statements only run as a role that
+    row-level security binds.
 
-    With `on_loop` every method waits in the event loop, and has to be called by way of `run_in_greenlet`.
+    With `on_loop` every method waits in the event loop, and must be called through `run_in_greenlet`.
     """
 
     def __init__(
@@ -48,10 +48,7 @@ class Database:
     def rows(
         self, scope: Scope, statement: Executable, parameters: Mapping[str, Any], *, timeout: float | None = None
     ) -> list[Row]:
-        """Run one statement in the scope and return its rows; `timeout` (seconds) replaces the usual one.
-
-        Raises DatabaseUnavailable, RoleUnbound, DatabaseFault.
-        """
+        """Run a statement within `timeout` seconds. Raises DatabaseUnavailable, RoleUnbound, DatabaseFault."""
         limit = timeout or self._statement_timeout
         form = compiled(statement)
         given = {**form.constants, **parameters}
@@ -85,10 +82,7 @@ class Database:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """Lend a connection in autocommit and outside of any scope, for questions about the role and the schema.
-
-        Raises DatabaseUnavailable, DatabaseFault.
-        """
+        """Lend an autocommit connection without a scope, for inspection. Raises DatabaseUnavailable, DatabaseFault."""
         with (
             translate_errors(),
             self.engine.connect() as connection,
@@ -98,21 +92,18 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Lend a connection for one transaction of any length and outside of any scope, for a migration.
-
-        Raises DatabaseUnavailable, DatabaseFault.
-        """
+        """Lend a connection for one transaction without scope or timeout. Raises DatabaseUnavailable, DatabaseFault."""
         transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
         with translate_errors(), transactional.begin() as connection:
             yield connection
 
     def check_role(self, connection: Connection) -> None:
-        """Raise RoleUnbound when row-level security does not bind the role."""
+        """Raise RoleUnbound unless row-level security binds the role."""
         if unbound := explain_unbound(connection.exec_driver_sql(UNBOUND).fetchone()):
             self._pool.distrust()
             raise RoleUnbound(unbound)
 
     def watch(self) -> None:
-        """Abort overdue statements, and look after all others; call it each second."""
+        """Abort overdue statements and poll the others; call it every second."""
         self._deadlines.abort_overdue()
         self._driver.poll_pending()

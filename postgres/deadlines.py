@@ -1,4 +1,4 @@
-"""The end of a wait for a database that has fallen silent."""
+"""Deadlines for a database that no longer responds."""
 
 import os
 import socket
@@ -10,14 +10,14 @@ from typing import Any
 
 import psycopg
 
-GRACE = 3  # seconds beyond its own time limit that a statement may go without an answer
+GRACE = 3  # seconds that a statement may take beyond its own time limit
 
 
 class Deadlines:
-    """When the statements under way are overdue.
+    """The deadlines of all running statements.
 
-    PostgreSQL ends a statement at its time limit and says so. Where even that does not come, as from a network that
-    acknowledges everything and delivers nothing, nothing else would end the wait.
+    PostgreSQL aborts a statement at its time limit and says so. If even that never arrives, as from a network that
+    acknowledges everything and delivers nothing, only a deadline ends the wait.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Deadlines:
 
     @contextmanager
     def limit(self, connection: Any, seconds: float) -> Iterator[None]:
-        """Let `abort_overdue` end a statement on the connection that takes longer than `seconds` and GRACE."""
+        """Let `abort_overdue` abort the connection's statement when it takes longer than `seconds` plus GRACE."""
         self._deadlines[connection] = time.monotonic() + seconds + GRACE
         try:
             yield
@@ -35,8 +35,8 @@ class Deadlines:
                 del self._deadlines[connection]
 
     def abort_overdue(self) -> None:
-        """Shut the sockets of all overdue statements; whoever waits for one gets an error."""
-        with self._lock:  # meanwhile no connection goes back, and no descriptor is used again
+        """Shut down the sockets of all overdue statements, which fail with an error."""
+        with self._lock:  # so that no connection is returned, and no descriptor reused, meanwhile
             for connection, deadline in list(self._deadlines.items()):
                 if deadline < time.monotonic():
                     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as silent:

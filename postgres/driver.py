@@ -1,13 +1,13 @@
-"""The two ways to wait for a round trip: in the calling thread, or in an event loop that serves others meanwhile.
+"""Two ways to wait for a round trip: in the calling thread, or in an event loop that serves others meanwhile.
 
-Whoever calls writes the same plain functions for both. Under `OnLoop` they run by `run_in_greenlet`.
+Callers are plain functions for both; with `OnLoop` they run through `run_in_greenlet`.
 """
 
 import asyncio
 import select
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -20,22 +20,6 @@ from postgres.round_trip import RoundTrip
 CANCEL_TIMEOUT: Final = 1  # seconds
 # Prepared statements do not survive a transaction pooler such as PgBouncer or Neon's.
 OPTIONS: Final[dict[str, Any]] = {"prepare_threshold": None}
-
-
-class Driver(Protocol):
-    """What differs between the two ways to wait."""
-
-    def engine(self, parameters: Mapping[str, Any], **options: Any) -> Engine:
-        """Return an engine that connects with libpq's parameters."""
-
-    def wait(self, trip: RoundTrip) -> None:
-        """Wait until the round trip is over."""
-
-    def poll_pending(self) -> None:
-        """Go on with every round trip whose readiness event was missed."""
-
-    def cancel(self, connection: Any) -> None:
-        """End what the connection runs at the moment."""
 
 
 class InThread:
@@ -58,14 +42,14 @@ class InThread:
         """Do nothing: a thread misses no event."""
 
     def cancel(self, connection: psycopg.Connection) -> None:
-        """End what the connection runs; the thread that waits for it gets an error."""
+        """Cancel the connection's statement; the thread that waits for it gets an error."""
         if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=CANCEL_TIMEOUT)
 
 
 class OnLoop:
-    """Waits in the event loop; each call has to come from a function that runs by `run_in_greenlet`."""
+    """Waits in the event loop; every call must come from a function that runs through `run_in_greenlet`."""
 
     def __init__(self) -> None:
         self._waiting: dict[RoundTrip, asyncio.Future[None]] = {}
@@ -103,7 +87,7 @@ class OnLoop:
         except psycopg.Error as error:
             is_over, failure = True, error
         if is_over:
-            # At once: libpq has closed a broken connection, and the next one may get the same descriptor.
+            # At once: libpq has closed a broken connection, and the next one may reuse its descriptor.
             end = self._leave(trip)
             if end and not end.done():
                 end.set_exception(failure) if failure else end.set_result(None)
@@ -118,19 +102,19 @@ class OnLoop:
         return end
 
     def poll_pending(self) -> None:
-        """Go on with every round trip: uvloop misses a reset that comes right after the last bytes."""
+        """Continue every round trip: uvloop misses a reset right after the last bytes."""
         for trip in list(self._waiting):
             self._proceed(trip)
 
     def cancel(self, connection: psycopg.AsyncConnection) -> None:
-        """Do nothing: it ends with the task that waits for it."""
+        """Do nothing: the statement is cancelled with the task that waits for it."""
+
+
+Driver = InThread | OnLoop
 
 
 def await_socket(descriptor: int, is_sending: bool = False, timeout: float | None = None) -> bool:
-    """Wait until the socket can be read, or written to where `is_sending`; tell whether it came to that.
-
-    `timeout` is in seconds.
-    """
+    """Wait until the socket is readable, or writable if `is_sending`; return False after `timeout` seconds."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | (select.POLLOUT if is_sending else 0))

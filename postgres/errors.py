@@ -1,4 +1,4 @@
-"""Errors of the database, and what PostgreSQL's errors mean to the service."""
+"""Errors of the database, and what PostgreSQL's errors mean for the service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ import sqlalchemy.exc
 
 
 class DatabaseFault(Exception):
-    """A statement failed for a reason of ours; the message has none of its parameters."""
+    """A statement failed because of a bug; the message has none of its parameters."""
 
 
 class ConstraintViolated(DatabaseFault):
-    """A statement broke a constraint of the schema."""
+    """A statement violated a constraint of the schema."""
 
 
 class DatabaseUnavailable(Exception):
@@ -20,23 +20,23 @@ class DatabaseUnavailable(Exception):
 
 
 class ConnectionBroken(DatabaseUnavailable):
-    """The connection broke while a statement ran; whether it was carried out is not known."""
+    """The connection broke during a statement, which may or may not have been executed."""
 
 
 class RoleUnbound(DatabaseUnavailable):
-    """Row-level security does not bind the role that the application connects as."""
+    """Row-level security does not bind the application's role."""
 
 
 class LockTimeout(DatabaseUnavailable):
-    """Another transaction held what the statement needed for too long."""
+    """Another transaction held a lock for too long."""
 
 
 GRANT = "grant the role what it lacks, or migrate as the role that owns the schema"
 UNAVAILABLE = (
-    psycopg.OperationalError,  # away, refused, timed out, at its limits
+    psycopg.OperationalError,  # down, refused, timed out, at its limits
     psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,  # of a standby; a statement that is marked as a read has its own error
-    psycopg.errors.UndefinedTable,  # the migration has not run yet
+    psycopg.errors.ReadOnlySqlTransaction,  # a standby; reads that write raise DatabaseFault before this
+    psycopg.errors.UndefinedTable,  # not migrated yet
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InsufficientPrivilege,
 )
@@ -44,10 +44,7 @@ UNAVAILABLE = (
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn what says that the database cannot serve now into DatabaseUnavailable, all else into a fault.
-
-    Raises DatabaseUnavailable, ConstraintViolated, DatabaseFault.
-    """
+    """Turn errors into DatabaseUnavailable if the database cannot serve now, else ConstraintViolated, DatabaseFault."""
     try:
         yield
     except sqlalchemy.exc.TimeoutError as error:  # no connection became free
@@ -61,11 +58,11 @@ def translate_errors() -> Iterator[None]:
             message += f"; {GRANT}"
         if isinstance(original, UNAVAILABLE):
             raise DatabaseUnavailable(message) from error
-        # Not from the error: it holds what the user wrote, and a traceback would show it.
+        # Without the cause, whose traceback would show the user's data.
         kind = ConstraintViolated if isinstance(original, psycopg.IntegrityError) else DatabaseFault
         raise kind(f"{type(original).__name__}: {message}") from None
 
 
 def first_line(error: BaseException | None) -> str:
-    """Return the message without the lines that tell what the user wrote."""
+    """Return the message without the lines that quote the user's data."""
     return str(error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""SQLAlchemy's greenlets: how a plain function waits for a coroutine without holding the event loop."""
+"""SQLAlchemy's greenlets, in which a plain function awaits a coroutine without blocking the event loop."""
 
 from sqlalchemy.util import await_ as wait_for
 from sqlalchemy.util import greenlet_spawn as run_in_greenlet

@@ -1,4 +1,4 @@
-"""The pool: who may be in it, and what each connection has to pass before a statement runs on it."""
+"""The pool of connections, and the checks of each before a statement runs on it."""
 
 import time
 import weakref
@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from postgres.driver import Driver, await_socket
 from postgres.errors import DatabaseUnavailable, RoleUnbound
 
-# libpq's parameters where the URL does not set them itself.
+# libpq's parameters, unless the URL sets them.
 CONNECTION_DEFAULTS: Final = {
     "application_name": "tasks-api",
     "client_encoding": "utf8",
@@ -31,12 +31,12 @@ UNBOUND: Final = (
 
 
 class Pool:
-    """At most `size` connections to one PostgreSQL; whoever waits longer than `timeout` seconds for one gets none."""
+    """At most `size` connections, for each of which a caller waits `timeout` seconds at most."""
 
     def __init__(self, url: str, driver: Driver, *, size: int, timeout: float) -> None:
         self._driver = driver
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._trusted_since = float("-inf")  # connections that are older are replaced
+        self._trusted_since = float("-inf")  # older connections are replaced
         self._is_disposed = False
         self.engine: Engine = driver.engine(
             CONNECTION_DEFAULTS | conninfo_to_dict(url),
@@ -54,10 +54,7 @@ class Pool:
 
     @contextmanager
     def bound_connection(self) -> Iterator[Any]:
-        """Lend a psycopg connection whose role row-level security binds.
-
-        Raises RoleUnbound.
-        """
+        """Lend a psycopg connection whose role is bound by row-level security. Raises RoleUnbound."""
         pooled = self.engine.raw_connection()
         try:
             if pooled.info["unbound"]:
@@ -67,11 +64,11 @@ class Pool:
             pooled.close()
 
     def distrust(self) -> None:
-        """Replace all connections that were made before now, for the role may have changed since."""
+        """Replace all present connections, since the role may have changed."""
         self._trusted_since = time.monotonic()
 
     def dispose(self) -> None:
-        """Close all idle connections, cancel what the others run, and close those when that has ended."""
+        """Close all idle connections, cancel the statements of the others, and close those afterwards."""
         self._is_disposed = True
         self.engine.dispose()
         for connection in list(self._connections):
@@ -93,18 +90,15 @@ class Pool:
         record.info.update(is_new=True, since=time.monotonic(), unbound=unbound)
 
     def _on_checkout(self, _connection: Any, record: Any, _proxy: Any) -> None:
-        """Replace a pooled connection that is of no use any more, without a round trip.
-
-        PostgreSQL says nothing on an idle connection, so one with something to read is at its end.
-        """
+        """Replace a stale or broken connection. PostgreSQL sends nothing on an idle one: a readable one is broken."""
         if record.info.pop("is_new", False):
             return
         is_stale = record.info["unbound"] or record.info["since"] < self._trusted_since
         if is_stale or await_socket(record.driver_connection.pgconn.socket, timeout=0):
-            raise sqlalchemy.exc.DisconnectionError("of no use any more")
+            raise sqlalchemy.exc.DisconnectionError("stale or broken")
 
     def _on_checkin(self, connection: Any, record: Any) -> None:
-        """Close a connection that does not come back as it was lent, or that nobody needs any more."""
+        """Close a connection that is not idle when it returns, or returns after `dispose`."""
         if connection is None:
             return
         pgconn = record.driver_connection.pgconn
@@ -114,7 +108,7 @@ class Pool:
 
 
 def explain_unbound(role_found: Any) -> str | None:
-    """Return why row-level security does not bind the role that UNBOUND found, None where it found none."""
+    """Return why row-level security does not bind the role that UNBOUND found, None if it found none."""
     if role_found is None:
         return None
     role, is_superuser = role_found

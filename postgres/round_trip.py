@@ -1,8 +1,8 @@
 """One round trip to PostgreSQL: a prelude and a statement in one pipeline, which is one implicit transaction.
 
-The pipeline is driven through psycopg's wrapper of libpq (PostgreSQL's manual, libpq, "Pipeline Mode"). psycopg's own
-cursors send each part and wait for it by itself, which takes more than twice the time. This is the only place that
-knows psycopg's pipeline and its adaptation of values.
+It uses psycopg's wrapper of libpq (PostgreSQL's manual, libpq, "Pipeline Mode"), because psycopg's cursors send and
+await each part separately, which takes more than twice the time. This is the only module that knows psycopg's pipeline
+and its adaptation of values.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,7 @@ RESULTS: Final = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
 class RoundTrip:
-    """A prelude and a statement on their way; parameters are $1, $2 and so on.
-
-    psycopg.Error is raised for what goes wrong with the connection, here and there.
-    """
+    """A prelude and a statement in flight, with parameters $1, $2 ...; raises psycopg.Error if the connection fails."""
 
     def __init__(
         self, connection: Any, prelude: bytes, scope: Sequence[str], query: bytes, values: Sequence[Any]
@@ -35,12 +32,12 @@ class RoundTrip:
         self._pgconn.send_query_params(prelude, [text.encode() for text in scope])
         self._pgconn.send_query_params(query, parameters, self._transformer.types, self._transformer.formats)
         self._pgconn.pipeline_sync()
-        # What to wait for: that it can be read, and written to while there is more to send.
+        # Wait until it is readable, or writable while there is more to send.
         self.socket: int = self._pgconn.socket
         self.is_sending = self._pgconn.flush() == 1
 
     def proceed(self) -> bool:
-        """Send and read what can be without waiting; tell whether that was all."""
+        """Send and read without waiting; tell whether the round trip is over."""
         if self.is_sending:
             self.is_sending = self._pgconn.flush() == 1
         self._pgconn.consume_input()
@@ -57,10 +54,7 @@ class RoundTrip:
         return False
 
     def rows(self) -> list[Row]:
-        """Return the statement's rows.
-
-        Raises psycopg.Error for what PostgreSQL says.
-        """
+        """Return the statement's rows. Raises psycopg.Error if either part failed."""
         for result in self._results:
             if result.status not in RESULTS:
                 raise error_from_result(result)

@@ -1,10 +1,10 @@
-"""What a statement may see: the settings that the policies in `models/policies.sql` ask for."""
+"""What a statement may see: the settings that the policies in `models/policies.sql` read."""
 
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-# All settings are local to the statement's own transaction, so that nothing stays behind on a pooled connection.
+# All settings are local to the statement's transaction, so none stays on a pooled connection.
 PRELUDE: Final = (
     b"SELECT set_config('app.user_id', $1, true), set_config('app.probe', $2, true),"
     b" set_config('statement_timeout', $3, true), set_config('lock_timeout', $4, true)"
@@ -27,7 +27,7 @@ class Scope:
 
     @classmethod
     def probe(cls, user_id: str, task_id: UUID) -> "Scope":
-        """See the rows of one user and, whoever owns it, the one task with this id."""
+        """See the rows of one user, and the task with this id, whoever owns it."""
         return cls(user_id, str(task_id))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""SQLAlchemy's statements as PostgreSQL takes them; the only place that knows what SQLAlchemy compiles them to."""
+"""SQLAlchemy's statements in PostgreSQL's form; the only module that knows what SQLAlchemy compiles them to."""
 
 import weakref
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -11,15 +11,12 @@ DIALECT: Final = postgresql.psycopg.dialect(paramstyle="numeric_dollar")
 
 
 def read(statement: AnExecutable) -> AnExecutable:
-    """Mark a statement that only reads.
-
-    It runs in a read-only transaction, and once more when the connection under it breaks.
-    """
+    """Mark a statement as a read: it runs in a read-only transaction, and again if its connection breaks."""
     return statement.execution_options(is_read=True)
 
 
 class Compiled(NamedTuple):
-    """The text with $1, $2 and so on, the names of those parameters, and the values that are fixed already."""
+    """The text with $1, $2 and so on, the names of those parameters, and constant values."""
 
     query: bytes
     names: list[str]
@@ -31,10 +28,7 @@ _compiled: weakref.WeakKeyDictionary[Executable, Compiled] = weakref.WeakKeyDict
 
 
 def compiled(statement: Executable) -> Compiled:
-    """Return the statement as PostgreSQL takes it.
-
-    Compiling costs more than running, so build each statement once.
-    """
+    """Return the statement in PostgreSQL's form; build each only once, as compiling costs more than running."""
     if statement not in _compiled:
         form: Any = cast(ClauseElement, statement).compile(dialect=DIALECT)
         constants = {name: bind.effective_value for bind, name in form.bind_names.items() if not bind.required}

@@ -2,7 +2,7 @@
 
 import gc
 
-gc.disable()  # until the application has started; next to nothing of what an import makes is garbage
+gc.disable()  # until the application has started: imports make next to no garbage
 
 from server.cli import main  # noqa: E402
 

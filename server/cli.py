@@ -1,7 +1,6 @@
 """The command line, `tasks-api`.
 
-What only some commands need is imported where they need it: of several workers, the process that watches over them
-stays at a third of their size.
+Commands import what they alone need, so that the supervisor of several workers stays at a third of their size.
 """
 
 import asyncio
@@ -22,16 +21,15 @@ from settings.values import InvalidSettings
 
 if TYPE_CHECKING:
     from postgres.database import Database
-    from tokens.verifier import TokenVerifier
 
 DAY = 24 * 60 * 60  # seconds
 
 
 class Sentences(click.Group):
-    """Commands that tell what keeps them from their work in a sentence, not in a traceback."""
+    """Commands that report a failure in one sentence, not in a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command; exit with 1 when a setting or a file is not as it must be."""
+        """Run the command; exit with 1 if a setting or a file is wrong."""
         try:
             return super().invoke(context)
         except InvalidSettings as error:
@@ -45,50 +43,53 @@ class Sentences(click.Group):
 def main() -> None:
     """A secure, multi-user task service for web frontends.
 
-    Settings come from the environment and from the file .env; `.env.example` lists them all.
+    Settings come from the environment and the file .env; `.env.example` lists them all.
     """
 
 
 @main.command()
 @click.option("--host", help="Address to listen on.  [HOST, default 127.0.0.1]")
-@click.option("--port", type=int, help="Port to listen on, 0 for any free one.  [PORT, default 8000]")
-@click.option("--workers", type=int, help="Processes to run.  [WEB_CONCURRENCY, default 1]")
-@click.option("--reload", is_flag=True, help="Start again when a file changes. For development.")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [PORT, default 8000]")
+@click.option("--workers", type=int, help="Number of worker processes.  [WEB_CONCURRENCY, default 1]")
+@click.option("--reload", is_flag=True, help="Restart when a file changes. For development.")
 def serve(host: str | None, port: int | None, workers: int | None, reload: bool) -> None:
     """Run the server.
 
-    Without DATABASE_URL it starts a PostgreSQL of its own with its data in DATA_DIR. Without BETTER_AUTH_SECRET it
-    makes a secret for this machine, prints a token that works at once, and listens on loopback only.
+    Without DATABASE_URL it starts an embedded PostgreSQL with its data in DATA_DIR. Without BETTER_AUTH_SECRET it
+    creates a secret for this machine, prints a token to try it with, and listens on loopback only.
     """
     settings = Settings.load(host=host, port=port, web_concurrency=workers)
     port = settings.port or _free_port(settings.host)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the embedded database stops too
-    # The processes that uvicorn starts read their settings from the environment.
+    # uvicorn's processes read their settings from the environment.
     os.environ["DATABASE_URL"] = _database_url(settings)
     os.environ["HOST"] = settings.host
     if settings.is_development:
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         click.echo(f"Documentation: http://{shown}:{port}/docs")
-        token = _tokens(settings).sign({"sub": "demo"}, DAY)
+        from openapi.app import token_verifier
+
+        token = token_verifier(settings).sign({"sub": "demo"}, DAY)
         click.echo(f"A token for the user demo, valid for a day: {token}")
     processes.run(settings, port, reload=reload)
 
 
 @main.command()
-@click.option("--user", required=True, help="The token's sub: the user's id.")
+@click.option("--user", required=True, help="The user's id, the token's sub.")
 @click.option("--email", help="The user's email address.")
 @click.option("--name", help="The user's name.")
-@click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Seconds until it expires.")
+@click.option("--ttl", type=click.IntRange(1), default=DAY, show_default=True, help="Lifetime in seconds.")
 def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
     """Print a token signed with the configured secret."""
+    from openapi.app import token_verifier
     from tokens.verifier import InvalidToken
 
-    tokens = _tokens(Settings.load())
+    tokens = token_verifier(Settings.load())
     try:
         signed = tokens.sign({"sub": user, "email": email, "name": name}, ttl)
         asyncio.run(tokens.verify(signed))
     except ValueError:
-        _fail("BETTER_AUTH_SECRET is not set, so that tokens come from the issuer alone.")
+        _fail("BETTER_AUTH_SECRET is not set, so only the issuer can sign tokens.")
     except InvalidToken as error:
         _fail(f"The service would refuse this token: {error}")
     click.echo(signed)
@@ -96,33 +97,25 @@ def token(user: str, email: str | None, name: str | None, ttl: int) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Bring the database's schema up to date. The server does it by itself when it starts."""
+    """Bring the database's schema up to date, as the server does when it starts."""
     from models import schema
-    from postgres.errors import DatabaseUnavailable
 
-    try:
-        with _database(Settings.load()) as database:
-            schema.migrate(database)
-    except DatabaseUnavailable as error:
-        _fail(f"The schema cannot be brought up to date: {error}")
+    with _database(Settings.load(), "The schema cannot be brought up to date") as database:
+        schema.migrate(database)
     click.echo(f"The schema is at revision {schema.HEAD}.")
 
 
 @main.command()
 def check() -> None:
-    """Print the configuration, secrets masked, and whether the database is in order; exit with 1 if it is not."""
+    """Print the configuration with secrets masked, and check the database; exit with 1 if it is not in order."""
     from models import schema
-    from postgres.errors import DatabaseUnavailable
 
     settings = Settings.load()
     for name, value in settings.masked():
         click.echo(f"{name:20} {value}")
-    try:
-        with _database(settings) as database:
-            schema.check(database)
-    except DatabaseUnavailable as error:
-        _fail(f"The database is not in order: {error}")
-    click.echo(f"The database answers, its schema is at revision {schema.HEAD}.")
+    with _database(settings, "The database is not in order") as database:
+        schema.check(database)
+    click.echo(f"The database is reachable, and its schema is at revision {schema.HEAD}.")
 
 
 def _free_port(host: str) -> int:
@@ -139,18 +132,15 @@ def _database_url(settings: Settings) -> str:
     return settings.external_database_url or embedded.start(settings.data_dir / "postgres")
 
 
-def _tokens(settings: Settings) -> "TokenVerifier":
-    from openapi.app import token_verifier
-
-    return token_verifier(settings)
-
-
 @contextmanager
-def _database(settings: Settings) -> Iterator["Database"]:
+def _database(settings: Settings, complaint: str) -> Iterator["Database"]:
     from postgres.database import Database
+    from postgres.errors import DatabaseUnavailable
 
     database = Database(_database_url(settings))
     try:
         yield database
+    except DatabaseUnavailable as error:
+        _fail(f"{complaint}: {error}")
     finally:
         database.dispose()

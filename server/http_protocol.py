@@ -1,4 +1,4 @@
-"""What uvicorn leaves open below the application: requests that never end, and its own answers in plain text."""
+"""What uvicorn leaves open: requests that never end, and errors in plain text."""
 
 import asyncio
 import secrets
@@ -10,7 +10,7 @@ from openapi.middleware.access_log import access_log
 from openapi.problems import MEDIA_TYPE, Code, Problem
 
 REQUEST_TIMEOUT = 30  # seconds
-MAX_HEAD: Final = 128 * 1024  # bytes that are read of a request line and headers; less is the application's to refuse
+MAX_HEAD: Final = 128 * 1024  # bytes of request line and headers; the application has a lower limit of its own
 
 NOT_HTTP: Final = Problem(400, Code.BAD_REQUEST, "The request is not valid HTTP/1.1.")
 UPGRADE: Final = Problem(400, Code.BAD_REQUEST, "A request with a body cannot ask for another protocol.")
@@ -18,43 +18,43 @@ HEAD_TOO_LARGE: Final = Problem(431, Code.HEADERS_TOO_LARGE, f"The headers are l
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. It is closed when a request is not there as a whole within `REQUEST_TIMEOUT`.
+    """A connection that is closed when a request takes longer than `REQUEST_TIMEOUT` to arrive.
 
-    While the application waits for a body, or answers, that is its own business: it answers 408 to one that stalls.
+    The application times the bodies that it reads, and answers 408.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._timer: asyncio.TimerHandle | None = None
-        self._head = 0  # bytes of a head that is not complete
+        self._head = 0  # bytes of an incomplete head
         self._in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect the first request."""
+        """Wait for the first request."""
         super().connection_made(transport)
-        self._expect()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
+        """Stop waiting."""
         super().connection_lost(exc)
-        self._expect_nothing()
+        self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request."""
-        self._expect()
+        self._start_timer()
         super().data_received(data)
         self._head = self._head + len(data) if self._in_head else 0
         if self._head > MAX_HEAD and not self.transport.is_closing():
             self._refuse(HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        """Expect the rest of a request."""
+        """Wait for the rest of a request."""
         super().on_message_begin()
         self._in_head = True
-        self._expect()
+        self._start_timer()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; one behind the body is none (RFC 9110, section 6.5.1), and is not taken for one."""
+        """Keep a header, but drop trailers (RFC 9110, section 6.5.1)."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -64,11 +64,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             self._refuse(NOT_HTTP)
         elif self.parser.should_upgrade() and self._has_body():
-            # httptools ends such a request at its headers and would take the body for the next one.
+            # httptools ends such a request at its headers, and would read the body as the next one.
             self._refuse(UPGRADE)
         else:
             super().on_headers_complete()
-            if self.expect_100_continue:  # refused, its body never comes, and what comes next is not that body
+            if self.expect_100_continue:  # if it is refused, its body never comes
                 self.cycle.keep_alive = False
 
     def _has_body(self) -> bool:
@@ -76,22 +76,24 @@ class HttpProtocol(HttpToolsProtocol):
         return names.get(b"content-length", b"0").strip() != b"0" or b"transfer-encoding" in names
 
     def on_message_complete(self) -> None:
-        """Expect nothing until the next request begins."""
+        """Stop waiting until the next request begins."""
         super().on_message_complete()
-        self._expect_nothing()
+        self._stop_timer()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Answer invalid HTTP with a problem, like any other error."""
         self._refuse(NOT_HTTP)
 
     def _refuse(self, problem: Problem) -> None:
-        if self.transport.is_closing():  # refused already
+        if self.transport.is_closing():  # already refused
             return
-        is_in_body = self._is_in_unanswered_body()
+        is_in_body = (
+            self._is_responding() and self.cycle.more_body and not self.cycle.response_started and not self.pipeline
+        )
         if is_in_body:
-            self.cycle.disconnected = True  # the application has nothing more to say
+            self.cycle.disconnected = True  # the application must not respond too
             self.cycle.message_event.set()
-        if is_in_body or not self._is_answering():  # else this would end up within the answer
+        if is_in_body or not self._is_responding():  # or this would end up inside another response
             request_id = secrets.token_hex(8)
             body = problem.body(request_id)
             head = (
@@ -103,24 +105,21 @@ class HttpProtocol(HttpToolsProtocol):
             access_log.info("- - %s 0.0ms user=None request=%s", problem.status, request_id)
         self.transport.close()
 
-    def _is_in_unanswered_body(self) -> bool:
-        return self._is_answering() and self.cycle.more_body and not self.cycle.response_started and not self.pipeline
-
-    def _is_answering(self) -> bool:
+    def _is_responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
 
-    def _expect(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(REQUEST_TIMEOUT, self._time_is_over)
+            self._timer = self.loop.call_later(REQUEST_TIMEOUT, self._time_out)
 
-    def _expect_nothing(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _time_is_over(self) -> None:
+    def _time_out(self) -> None:
         self._timer = None
-        if self._is_answering():  # the next request may wait for the end of this one
-            self._expect()
+        if self._is_responding():  # the next request may wait for the end of this one
+            self._start_timer()
         else:
             self.transport.close()

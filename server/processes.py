@@ -1,4 +1,4 @@
-"""The processes that serve: one of uvicorn's, or several workers that it watches over."""
+"""The processes that serve: a single one of uvicorn's, or a supervisor and its workers."""
 
 import socket
 import sys
@@ -9,16 +9,16 @@ from uvicorn.supervisors import Multiprocess
 
 from settings.settings import Settings
 
-# psycopg cannot wait in the event loop that is usual on Windows.
+# psycopg cannot wait in the usual event loop of Windows.
 EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
-SHUTDOWN = 10  # seconds for requests in flight to end
+SHUTDOWN = 10  # seconds for requests in flight to finish
 
 
 class SharedPort(socket.socket):
-    """A bound socket that each worker gets as one of its own at the same address.
+    """A bound socket of which each worker gets its own at the same address.
 
-    Linux then spreads the connections over the workers (socket(7), SO_REUSEPORT). Of one socket for all, the worker
-    that wakes first takes every connection that waits, and a frontend that keeps its connections keeps to that worker.
+    Linux then spreads connections over the workers (socket(7), SO_REUSEPORT). With a common socket the first worker to
+    wake takes every waiting connection, and keeps it as long as the frontend does.
     """
 
     def __reduce__(self) -> Any:
@@ -26,16 +26,16 @@ class SharedPort(socket.socket):
 
 
 def _bind(family: int, address: Any) -> SharedPort:
-    found = SharedPort(family)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    found.bind(address)
-    return found
+    shared = SharedPort(family)
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared.bind(address)
+    return shared
 
 
 def run(settings: Settings, port: int, *, reload: bool) -> None:
     """Serve until a signal ends it."""
     options: dict[str, Any] = {
-        "app": "openapi.app:application",  # by name, as is the protocol: the process that watches imports neither
+        "app": "openapi.app:application",  # by name, like the protocol, so that the supervisor imports neither
         "factory": True,
         "host": settings.host,
         "port": port,
@@ -54,8 +54,8 @@ def run(settings: Settings, port: int, *, reload: bool) -> None:
         uvicorn.run(**options)
         return
     config = uvicorn.Config(**options)
-    with config.bind_socket() as alone:  # so that a port which another server shares is refused
-        family, address = alone.family, alone.getsockname()
+    with config.bind_socket() as exclusive:  # refuses a port that another server shares
+        family, address = exclusive.family, exclusive.getsockname()
     Multiprocess(config, sockets=[_bind(family, address)]).run()
 
 

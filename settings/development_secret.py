@@ -1,4 +1,4 @@
-"""What tokens and cursors are signed with; in development a secret that is kept in a file."""
+"""The secrets that sign tokens and cursors; in development one that is kept in a file."""
 
 import os
 import secrets
@@ -10,10 +10,9 @@ from settings.values import MIN_SECRET, InvalidSettings
 
 
 def ensure_token_secret(settings: Settings) -> str | None:
-    """Return the secret that signs tokens, None where only the issuer's keys count.
+    """Return the secret that signs tokens, None if only the issuer's keys count. Raises InvalidSettings, OSError.
 
-    In development a random one is made and kept in a file in `data_dir`, readable by its owner. Raises InvalidSettings,
-    OSError.
+    In development it is random, and kept in a file in `data_dir` that only its owner can read.
     """
     if not settings.is_development:
         return settings.better_auth_secret
@@ -23,7 +22,7 @@ def ensure_token_secret(settings: Settings) -> str | None:
         descriptor, draft = tempfile.mkstemp(dir=settings.data_dir)  # with mode 0600
         with open(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32))
-        with suppress(FileExistsError):  # another process was quicker; its secret counts for both
+        with suppress(FileExistsError):  # another process was faster; both use its secret
             os.link(draft, path)
         os.unlink(draft)
     secret = path.read_text().strip()
@@ -33,5 +32,5 @@ def ensure_token_secret(settings: Settings) -> str | None:
 
 
 def ensure_cursor_secret(settings: Settings) -> str:
-    """Return what seals cursors: a secret that all processes of a deployment have."""
+    """Return a secret to seal cursors with, which all processes of a deployment share."""
     return ensure_token_secret(settings) or settings.external_database_url or str(settings.data_dir)

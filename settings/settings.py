@@ -1,4 +1,4 @@
-"""The settings: read once from the environment and `.env`, checked, and frozen."""
+"""The settings: read once from the environment and `.env`, checked and frozen."""
 
 import os
 import re
@@ -17,30 +17,30 @@ LOCAL_FRONTENDS = ("http://localhost:3000", "http://localhost:3001")
 
 
 def _setting(name: str, default: Any, check: Any = None, *, example: str = "", secret: bool = False) -> Any:
-    """Declare a setting; `check` is called with name and value, `example` goes into `.env.example`."""
+    """Declare a setting; `check` takes its name and value, `example` goes into `.env.example`."""
     metadata = {"name": name, "check": check, "example": example, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting, its description below it. `make settings` writes docs/settings.md and .env.example from here."""
+    """Every setting with its description, from which `make settings` writes docs/settings.md and .env.example."""
 
     database_url: str | None = _setting(
         "DATABASE_URL", None, values.database, example="postgresql://tasks_api:password@host/tasks_api", secret=True
     )
-    """URL of PostgreSQL 15 or later, in any form that libpq reads. The role may not be superuser or have `BYPASSRLS`.
+    """URL of PostgreSQL 15 or later, in any form that libpq reads. The role must not be superuser or have `BYPASSRLS`.
     Default: an embedded PostgreSQL 18 with its data in `DATA_DIR`."""
     neon_db_url: str | None = _setting(
         "NEON_DB_URL", None, values.database, example="postgresql://tasks_api:password@host/neondb", secret=True
     )
-    """The same under the name that Neon uses; `DATABASE_URL` wins. Default: none."""
+    """The same under Neon's name; `DATABASE_URL` takes precedence. Default: none."""
     database_pool_size: int = _setting("DATABASE_POOL_SIZE", 10, values.COUNT)
     """Largest number of database connections per process."""
     statement_timeout: float = _setting("STATEMENT_TIMEOUT", 5.0, values.SECONDS)
-    """How long a statement may run before the request is answered with 503."""
+    """How long a statement may run before the request fails with 503."""
     lock_timeout: float = _setting("LOCK_TIMEOUT", 2.0, values.SECONDS)
-    """How long a statement may wait for a lock before the request is answered with 503."""
+    """How long a statement may wait for a lock before the request fails with 503."""
     data_dir: Path = _setting("DATA_DIR", Path(".data"))
     """Folder of the embedded database and the development secret. A relative path starts at the current directory."""
     better_auth_secret: str | None = _setting("BETTER_AUTH_SECRET", None, values.secret, secret=True)
@@ -65,9 +65,9 @@ class Settings:
     server_framework: str = _setting("SERVER_FRAMEWORK", "asgi", values.FRAMEWORK)
     """Framework that hosts the handlers."""
     host: str = _setting("HOST", "127.0.0.1")
-    """Address to listen on. Any but a loopback address needs `BETTER_AUTH_SECRET` or `BETTER_AUTH_URL`."""
+    """Address to listen on. All except loopback addresses need `BETTER_AUTH_SECRET` or `BETTER_AUTH_URL`."""
     port: int = _setting("PORT", 8000, values.PORT)
-    """Port to listen on. With `0` the service takes any free one."""
+    """Port to listen on. `0` picks a free one."""
     web_concurrency: int = _setting("WEB_CONCURRENCY", 1, values.COUNT)
     """Number of worker processes. Each has its own `DATABASE_POOL_SIZE` connections."""
     forwarded_allow_ips: tuple[str, ...] = _setting("FORWARDED_ALLOW_IPS", ("127.0.0.1",), values.networks)
@@ -76,16 +76,13 @@ class Settings:
     """Requests a minute that each user may send. `off` and `0` allow any number.
     Default: `off` where `HOST` is a loopback address, else `600`."""
     rate_limit_storage: str = _setting("RATE_LIMIT_STORAGE", "memory://", values.storage)
-    """Where requests are counted: `memory://` (per process) or `redis://:password@host:6379/0` (all together)."""
+    """Where requests are counted: `memory://` (per process) or `redis://:password@host:6379/0` (for all processes)."""
     log_level: str = _setting("LOG_LEVEL", "info", values.LEVEL)
-    """Least severe messages that are logged."""
+    """Lowest severity that is logged."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
-        """Read the settings; `overrides` that are not None win over the environment, which wins over `.env`.
-
-        Raises InvalidSettings.
-        """
+        """Read the settings: `overrides` unless None, else the environment, else `.env`. Raises InvalidSettings."""
         if environment is None:
             environment = _dotenv() | dict(os.environ)
         given = {
@@ -99,7 +96,7 @@ class Settings:
 
     @property
     def is_development(self) -> bool:
-        """Tell whether tokens are signed with a secret of this machine's own, for want of a configured one."""
+        """Tell whether this machine makes its own secret, for lack of a configured one."""
         return not self.better_auth_secret and not self.key_set_url
 
     @property
@@ -109,12 +106,12 @@ class Settings:
 
     @property
     def key_set_url(self) -> str | None:
-        """Where the issuer's public keys are; None where tokens are signed with the secret only."""
+        """The URL of the issuer's public keys; None if only the secret signs tokens."""
         return self.jwks_url or (self.better_auth_url and self.better_auth_url.rstrip("/") + "/api/auth/jwks")
 
     @property
     def requests_per_minute(self) -> int:
-        """How many requests a user may send in a minute; 0 for any number."""
+        """The rate limit of each user; 0 for none."""
         default = 0 if values.is_loopback(self.host) else DEFAULT_RATE_LIMIT
         return default if self.rate_limit is None else self.rate_limit
 
@@ -125,11 +122,11 @@ class Settings:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The origins of the frontends that browsers may call from."""
+        """The origins that browsers may call from."""
         return self.cors_origins or ((self.origin,) if self.origin else LOCAL_FRONTENDS)
 
     def masked(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and the value of every setting, fit to be shown: without secrets and passwords."""
+        """Yield the name and value of every setting, without secrets and passwords."""
         for one in fields(self):
             value = getattr(self, one.name)
             if value in (None, ()):

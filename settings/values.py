@@ -1,4 +1,4 @@
-"""Single values: how a setting's text is read, what is refused, and what may be shown."""
+"""Single settings: parsed, checked and masked."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class InvalidSettings(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """A check whose limits, as `text`, are in the refusal and in the documentation alike."""
+    """A check whose `text` states its limits, in the error and in the documentation."""
 
     text: str
     accepts: Callable[[Any], bool]
@@ -81,7 +81,7 @@ def origin(name: str, url: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if "@" in url:  # without the value, which may have a password
+    if "@" in url:  # the value may have a password, so it is not shown
         raise InvalidSettings(f"{name} has a user or a password. Write it like https://app.example.com")
     if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.hostname:
         raise InvalidSettings(f"{name} has {url!r}, which is no origin. Write it like https://app.example.com")
@@ -109,19 +109,18 @@ def networks(name: str, texts: tuple[str, ...]) -> None:
 
 
 def storage(name: str, url: str) -> None:
-    """Raise InvalidSettings unless requests can be counted there."""
+    """Raise InvalidSettings unless the URL is `memory://` or a Redis."""
     with suppress(ValueError):
         scheme, _, *rest = parts = urlsplit(url)
         is_redis = scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
         if url == "memory://" or (is_redis and re.fullmatch(r"/?[0-9]*", urlunsplit(("", "", *rest)))):
             return
-    raise InvalidSettings(  # without the value, which may have a password
-        f"{name} is neither memory:// nor a URL like redis://host:6379/0. Set it to one of them."
-    )
+    # The value may have a password, so it is not shown.
+    raise InvalidSettings(f"{name} is neither memory:// nor a URL like redis://host:6379/0. Set it to one of them.")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches the host."""
+    """Tell whether only this machine can reach the host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -129,6 +128,6 @@ def is_loopback(host: str) -> bool:
 
 
 def without_passwords(url: str) -> str:
-    """Return a database's URL as parameters of libpq, every password masked."""
+    """Return a database URL as libpq's parameters, passwords masked."""
     parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     return make_conninfo("", **parameters | {name: MASK for name in parameters if "password" in name})

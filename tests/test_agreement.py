@@ -71,12 +71,12 @@ def test_a_bound_of_an_answer_is_the_codes(contract: Contract, place: str, bound
 def test_the_limits_that_the_description_names_are_the_codes(contract: Contract) -> None:
     description = " ".join(contract.document["info"]["description"].split())
     assert (
-        f"A target is at most {header_limits.MAX_TARGET // 1024} KiB, headers are at most "
-        f"{header_limits.MAX_HEADERS // 1024} KiB and {header_limits.MAX_HEADER_COUNT}, a body is at most "
-        f"{request_body.MAX_BODY // 1024} KiB, and headers and body have to be there within "
-        f"{request_body.BODY_TIMEOUT} seconds each."
+        f"The target is limited to {header_limits.MAX_TARGET // 1024} KiB, the headers to "
+        f"{header_limits.MAX_HEADERS // 1024} KiB and {header_limits.MAX_HEADER_COUNT} in number, and the body to "
+        f"{request_body.MAX_BODY // 1024} KiB. Headers and body must each arrive within "
+        f"{request_body.BODY_TIMEOUT} seconds."
     ) in description
-    assert f"within {idempotency.LIFETIME.total_seconds() / 3600:.0f} hours there will be one task" in description
+    assert f"for {idempotency.LIFETIME.total_seconds() / 3600:.0f} hours you get the first response" in description
 
 
 def test_a_page_has_at_most_as_many_tasks_as_can_be_asked_for(contract: Contract) -> None:

@@ -199,7 +199,7 @@ def test_a_printed_token_lasts_a_day_or_as_asked(run: Run, arguments: tuple[str,
 def test_without_a_secret_no_token_is_printed(run: Run) -> None:
     result = run("token", "--user", "u", BETTER_AUTH_URL="https://app.example.com")
     assert result.exit_code == 1
-    assert result.stderr == "BETTER_AUTH_SECRET is not set, so that tokens come from the issuer alone.\n"
+    assert result.stderr == "BETTER_AUTH_SECRET is not set, so only the issuer can sign tokens.\n"
 
 
 def test_a_printed_token_has_the_configured_issuer_and_audience(run: Run) -> None:
@@ -265,7 +265,7 @@ def test_check_succeeds_when_the_database_is_in_order(run: Run, empty_database_u
     run("migrate", DATABASE_URL=empty_database_url)
     result = run("check", DATABASE_URL=empty_database_url)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.endswith(f"\nThe database answers, its schema is at revision {HEAD}.\n")
+    assert result.stdout.endswith(f"\nThe database is reachable, and its schema is at revision {HEAD}.\n")
 
 
 def test_check_fails_when_the_schema_is_missing(run: Run, empty_database_url: str) -> None:

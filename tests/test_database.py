@@ -578,7 +578,7 @@ def test_an_export_whose_database_fails_breaks_off_with_one_sentence_in_the_log(
         with client.stream("GET", "/api/me/export") as response, pytest.raises(httpx.RemoteProtocolError):
             response.read()
         holder.rollback()
-        sentence = f"request {response.headers['x-request-id']}: the answer broke off: canceling statement"
+        sentence = f"request {response.headers['x-request-id']}: the response broke off: canceling statement"
         await_true(lambda: sentence in server.log.read_text())
     assert "Traceback" not in server.log.read_text()
 

@@ -221,7 +221,7 @@ def test_a_sweep_goes_on_while_there_is_more_and_after_a_failure(
     monkeypatch.setattr("openapi.lifespan.SWEEP_INTERVAL", 0.01)
     with Server(make_settings()):
         assert done.wait(10)
-    assert "expired idempotency keys were not erased, trying again later: away" in caplog.text
+    assert "expired idempotency keys were not erased, retrying later: away" in caplog.text
 
 
 @pytest.mark.load

@@ -259,7 +259,7 @@ def test_while_redis_is_away_requests_pass_unlimited_and_hardly_slower(
             redis.process.send_signal(signal.SIGSTOP)  # SIGSTOP: connections are accepted, and nothing answers
         with caplog.at_level(logging.WARNING):
             durations = [duration(client) for _ in range(LIMIT * 4)]
-        assert "requests are not limited, RATE_LIMIT_STORAGE does not answer" in caplog.text
+        assert "requests are not limited, RATE_LIMIT_STORAGE does not respond" in caplog.text
         assert statistics.median(durations) < 0.1
         assert max(durations) < 1
         if fault == "dead":

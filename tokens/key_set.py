@@ -1,4 +1,4 @@
-"""The public keys of the issuer (JWKS, RFC 7517), kept at hand so that hardly any request waits for the network."""
+"""The issuer's public keys (JWKS, RFC 7517), cached so that hardly any request waits for the network."""
 
 import asyncio
 import json
@@ -12,14 +12,14 @@ import jwt
 
 logger = logging.getLogger(__name__)
 
-COOL_DOWN: Final = 5.0  # seconds between two fetches, whatever is asked for
+COOL_DOWN: Final = 5.0  # seconds between two fetches at least
 FETCH_TIMEOUT: Final = 3.0  # seconds
-REFRESH_AGE: Final = 60.0  # seconds after which a set is fetched again in the background
-MAX_AGE: Final = 600.0  # seconds that the last good set serves while the issuer is away
+REFRESH_AGE: Final = 60.0  # seconds until the set is refreshed in the background
+MAX_AGE: Final = 600.0  # seconds that the last good set is used while the issuer is down
 MAX_SIZE: Final = 256 * 1024  # bytes
 MIN_RSA_BITS: Final = 2048
 
-# By key type and curve, where a key does not name its algorithm itself (RFC 7518, RFC 8037).
+# The algorithms of each key type and curve; the first is that of a key without `alg` (RFC 7518, RFC 8037).
 ALGORITHMS: Final = {
     "OKP Ed25519": ("EdDSA",),
     "EC P-256": ("ES256",),
@@ -30,11 +30,11 @@ PUBLIC_MEMBERS: Final = ("kty", "crv", "x", "y", "n", "e")
 
 
 class KeysUnavailable(Exception):
-    """The issuer's keys cannot be had now, so that a token can be neither accepted nor refused."""
+    """The issuer's keys are unavailable, so a token can be neither accepted nor refused."""
 
 
 class Key(NamedTuple):
-    """A public key and the one algorithm that it is for."""
+    """A public key and the one algorithm that it may be used with."""
 
     algorithm: str
     public_key: Any
@@ -43,8 +43,8 @@ class Key(NamedTuple):
 class KeySet:
     """The keys at a URL.
 
-    A known key is found without waiting. An unknown one makes for one fetch, which all who wait share, and at most one
-    in COOL_DOWN seconds, after failures too. While the issuer is away the last good set serves for MAX_AGE.
+    A known key is found without waiting. An unknown one triggers a fetch, which everyone who waits shares; there is at
+    most one in COOL_DOWN seconds, even after failures. While the issuer is down, the last good set is used for MAX_AGE.
     """
 
     def __init__(
@@ -63,10 +63,7 @@ class KeySet:
         self._refresh: asyncio.Task[None] | None = None
 
     async def key(self, identifier: str) -> Key | None:
-        """Return the key with this `kid`, None where the issuer has none.
-
-        Raises KeysUnavailable.
-        """
+        """Return the key with this `kid`, None if the issuer has none. Raises KeysUnavailable."""
         age = self._clock() - self._loaded_at
         key = self._keys.get(identifier)
         if key and age < MAX_AGE:
@@ -79,13 +76,12 @@ class KeySet:
         return self._keys.get(identifier)
 
     async def refresh(self) -> None:
-        """Fetch the set, unless that was tried a moment ago."""
-        refresh = self._start_refresh()
-        if refresh:
+        """Fetch the set, except during the cool-down."""
+        if refresh := self._start_refresh():
             await asyncio.shield(refresh)
 
     def _start_refresh(self) -> asyncio.Task[None] | None:
-        """Return the fetch that is under way, a new one, or None during the cool-down."""
+        """Return the running fetch, a new one, or None during the cool-down."""
         if self._refresh and not self._refresh.done():
             return self._refresh
         if self._clock() - self._tried_at < COOL_DOWN:
@@ -98,17 +94,14 @@ class KeySet:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 keys = parse(await self._fetch(self._url))
-        except Exception as error:  # whatever the issuer serves, the last good set goes on serving
+        except Exception as error:  # whatever the issuer serves, the last good set stays in use
             logger.warning("the key set at %s cannot be read: %s", self._url, str(error) or type(error).__name__)
             return
         self._keys, self._loaded_at = keys, self._clock()
 
 
 async def _fetch(url: str) -> bytes:
-    """Return the body at the URL.
-
-    Raises httpx.HTTPError; ValueError for a body of more than MAX_SIZE bytes.
-    """
+    """Return the body at a URL. Raises httpx.HTTPError; ValueError for more than MAX_SIZE bytes."""
     content = b""
     async with httpx.AsyncClient(timeout=FETCH_TIMEOUT) as client, client.stream("GET", url) as response:
         response.raise_for_status()
@@ -120,35 +113,30 @@ async def _fetch(url: str) -> bytes:
 
 
 def parse(content: bytes) -> dict[str, Key]:
-    """Return the usable keys of a key set by `kid`; keys for something else are passed over.
-
-    Raises ValueError where there is none.
-    """
+    """Return the usable keys of a key set by `kid`. Raises ValueError if there are none."""
     document = json.loads(content)
     listed = document.get("keys") if isinstance(document, dict) else None
     keys: dict[str, Key] = {}
     for jwk in listed if isinstance(listed, list) else []:
-        if isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk["kid"] not in keys:
-            key = _key(jwk)
-            if key:
-                keys[jwk["kid"]] = key
+        if isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk["kid"] not in keys and (key := _key(jwk)):
+            keys[jwk["kid"]] = key
     if not keys:
         raise ValueError("it has no usable key")
     return keys
 
 
 def _key(jwk: dict[str, Any]) -> Key | None:
-    """Bind a key to its algorithm; None for one that is not for verifying signatures here."""
+    """Bind a key to its algorithm; None if it cannot verify signatures here."""
     possible = ALGORITHMS.get(f"{jwk.get('kty')} {jwk.get('crv', '')}".strip(), ())
     algorithm = jwk.get("alg", possible[0] if possible else None)
     if algorithm not in possible or jwk.get("use", "sig") != "sig":
         return None
     try:
-        # Of a private key that was published by mistake only the public half is read.
+        # Only the public half, even if a private key was published by mistake.
         public: dict[str, Any] = {name: jwk[name] for name in PUBLIC_MEMBERS if name in jwk}
         public_key = jwt.PyJWK(public, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError) as error:
-        logger.warning("a key of the issuer was passed over: %s", error)
+        logger.warning("a key of the issuer was ignored: %s", error)
         return None
     if jwk["kty"] == "RSA" and public_key.key_size < MIN_RSA_BITS:
         return None

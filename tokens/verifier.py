@@ -15,12 +15,13 @@ from tokens.key_set import ALGORITHMS, Key, KeySet
 
 logger = logging.getLogger(__name__)
 
-LEEWAY: Final = 5  # seconds that the clocks of issuer and service may differ
+LEEWAY: Final = 5  # seconds by which the clocks of issuer and service may differ
 MAX_TOKEN_LENGTH: Final = 8192  # characters
 MAX_SUBJECT_LENGTH: Final = 255  # characters, as in `users.id`
 MAX_CLAIM_LENGTH: Final = 1000  # characters of `email` and `name`
 REMEMBERED: Final = 2000  # tokens
 MAX_TIME: Final = 253402300799  # seconds since 1970: the end of the year 9999
+TEXT: Final = re.compile(r"[^\0\ud800-\udfff]+")  # what PostgreSQL can store: no NUL, no lone surrogates
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # RFC 7515, section 7.1
 
 KEY_ALGORITHMS: Final = {algorithm for possible in ALGORITHMS.values() for algorithm in possible}
@@ -28,11 +29,11 @@ NOT_READABLE: Final = "The token is not a JSON Web Token that this service can r
 
 
 class InvalidToken(Exception):
-    """The token is refused; the message is for the client."""
+    """The token is invalid; the message is for the client."""
 
 
 class Claims(TypedDict):
-    """What the service takes from a token; None for what is not usable (RFC 7519, section 4.1.2; OpenID Connect)."""
+    """The claims that the service uses; None for an unusable one (RFC 7519, section 4.1.2; OpenID Connect)."""
 
     sub: str
     email: str | None
@@ -40,7 +41,7 @@ class Claims(TypedDict):
 
 
 class Verified(NamedTuple):
-    """What a good token says, until when it counts (seconds since 1970), and the key that it was verified with."""
+    """The claims of a valid token, its expiry (seconds since 1970), and the key that verified it."""
 
     claims: Claims
     expires: int
@@ -50,14 +51,14 @@ class Verified(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenVerifier:
-    """Verifies tokens that were signed with the shared secret (HS256) or with a key of the issuer (RFC 7515).
+    """Verifies tokens that are signed with the shared secret (HS256) or with a key of the issuer (RFC 7515).
 
-    The algorithm is ours to choose, never the token's: the secret is for HS256 and nothing else, and each key of
-    `key_set` for the one algorithm that it is bound to.
+    The configuration picks the algorithm, never the token: the secret is for HS256 alone, and each key of `key_set` is
+    bound to one algorithm.
 
-    Of tokens signed with the secret `issuer` and `audience` are required where they are set; one that carries `aud`
-    while no audience is configured is refused (RFC 7519, section 4.1.3). Of tokens signed with a key both are always
-    required, `origin` standing in for the one that is not set: the issuer signs other tokens with the same keys.
+    Tokens signed with the secret need `issuer` and `audience` if these are set; without a configured audience a token
+    with `aud` is refused (RFC 7519, section 4.1.3). Tokens signed with a key always need both, by default `origin`,
+    because the issuer signs other tokens with the same keys.
     """
 
     secret: str | None = None
@@ -68,11 +69,9 @@ class TokenVerifier:
     _remembered: dict[bytes, Verified] = field(default_factory=dict, init=False, repr=False)
 
     async def verify(self, token: str) -> Claims:
-        """Return `sub`, `email` and `name`; the latter two are None where the token has no usable one.
+        """Return the claims of a token. Raises InvalidToken, KeysUnavailable.
 
-        The last REMEMBERED good tokens are not looked into again until they expire or their key is fetched anew.
-
-        Raises InvalidToken, KeysUnavailable.
+        The last REMEMBERED valid tokens are not verified again until they expire or their key is fetched anew.
         """
         digest = hashlib.sha256(token.encode()).digest()
         remembered = self._remembered.get(digest)
@@ -125,13 +124,12 @@ class TokenVerifier:
                 options={"require": ["exp", "iat", "sub", *required]},
             )
             _refuse_duplicates(token)
+            if audience is None and "aud" in claims:
+                raise jwt.InvalidAudienceError
         except (jwt.PyJWTError, RecursionError, ValueError, TypeError) as error:
             if isinstance(error, jwt.InvalidAudienceError):
-                self._warn_of_audience(audience)
+                _warn_of_audience(audience)
             raise InvalidToken(_explain(error)) from error
-        if audience is None and "aud" in claims:
-            self._warn_of_audience(audience)
-            raise InvalidToken("The token is for another audience.")
         for claim in ("exp", "iat", "nbf"):
             value = claims.get(claim, 0)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -140,36 +138,31 @@ class TokenVerifier:
                 raise InvalidToken(f"The claim {claim} is after the year 9999.")
         if not _is_text(claims["sub"], MAX_SUBJECT_LENGTH):
             raise InvalidToken(f"The claim sub is not a text of 1 to {MAX_SUBJECT_LENGTH} characters.")
-        known = Claims(sub=claims["sub"], email=None, name=None)
-        if _is_text(claims.get("email"), MAX_CLAIM_LENGTH):
-            known["email"] = claims["email"]
-        if _is_text(claims.get("name"), MAX_CLAIM_LENGTH):
-            known["name"] = claims["name"]
-        return Verified(known, int(claims["exp"]), kid, key)
+        email, name = (
+            claims[claim] if _is_text(claims.get(claim), MAX_CLAIM_LENGTH) else None for claim in ("email", "name")
+        )
+        return Verified(Claims(sub=claims["sub"], email=email, name=name), int(claims["exp"]), kid, key)
 
     def sign(self, claims: dict[str, Any], lifetime: int) -> str:
-        """Return a token that this verifier accepts for `lifetime` seconds; for development and tests.
-
-        Raises ValueError without a secret.
-        """
+        """Return a token that is valid for `lifetime` seconds, for development. Raises ValueError without a secret."""
         if not self.secret:
             raise ValueError("there is no secret to sign with")
         now = int(time.time())
         own = {"iss": self.issuer, "aud": self.audience, "iat": now, "exp": now + lifetime} | claims
         return jwt.encode({name: value for name, value in own.items() if value is not None}, self.secret, "HS256")
 
-    @staticmethod
-    def _warn_of_audience(audience: str | None) -> None:
-        if audience is None:
-            logger.warning("a token was refused because it carries aud; set JWT_AUDIENCE to the audience to accept")
-        else:
-            logger.warning("a token was refused because its aud is not %r; JWT_AUDIENCE sets another", audience)
+
+def _warn_of_audience(audience: str | None) -> None:
+    if audience is None:
+        logger.warning("a token was refused because it carries aud; set JWT_AUDIENCE to the audience to accept")
+    else:
+        logger.warning("a token was refused because its aud is not %r; JWT_AUDIENCE sets another", audience)
 
 
 def _refuse_duplicates(token: str) -> None:
-    """Raise ValueError where header or payload is not UTF-8, has a name twice, or has what JSON does not have.
+    """Raise ValueError unless header and payload are strict JSON in UTF-8 without duplicate names.
 
-    PyJWT takes the last of two claims, and others the first (RFC 8725, section 2.4).
+    Of two claims with one name PyJWT takes the last, and other readers the first (RFC 8725, section 2.4).
     """
     for part in token.split(".")[:2]:
         json.loads(base64url_decode(part).decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -177,7 +170,7 @@ def _refuse_duplicates(token: str) -> None:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is not unique")
     return dict(pairs)
 
 
@@ -186,13 +179,7 @@ def _no_constant(constant: str) -> None:
 
 
 def _is_text(value: Any, limit: int) -> bool:
-    """Tell whether PostgreSQL can store the value: text, not empty, no NUL, no lone surrogate."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= limit
-        and "\0" not in value
-        and not any("\ud800" <= character <= "\udfff" for character in value)
-    )
+    return isinstance(value, str) and len(value) <= limit and TEXT.fullmatch(value) is not None
 
 
 _EXPLANATIONS: Final[dict[type[Exception], str]] = {

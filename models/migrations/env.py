@@ -1,8 +1,8 @@
-"""Alembic's entry point: runs the migrations on the connection that `models.schema.migrate` hands over."""
+"""Alembic's entry point: runs the migrations on the connection of `models.schema.migrate`."""
 
 from alembic import context
 
-from models import idempotency, task, user  # noqa: F401 (each puts its table into the metadata)
+from models import idempotency, task, user  # noqa: F401 (each adds its table to the metadata)
 from models.base import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)

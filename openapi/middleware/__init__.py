@@ -1,1 +1,1 @@
-"""What a request passes before its handler; `openapi/app.py` has the order."""
+"""What a request passes before its handler, in the order that `openapi/app.py` lists."""

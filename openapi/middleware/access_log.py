@@ -1,4 +1,4 @@
-"""One line in the log for each request."""
+"""The access log: one line for each request."""
 
 import logging
 import time
@@ -14,13 +14,13 @@ access_log: Final = logging.getLogger("tasks_api.access")
 
 
 class AccessLog:
-    """Logs a line when a request is answered, and why when a response broke off."""
+    """Logs each request when its response has ended, and why a response broke off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Log a request."""
         started = time.perf_counter()
         request = Request.of(scope)
         try:
@@ -28,8 +28,10 @@ class AccessLog:
         except Exception as error:
             if not request.status:
                 raise
-            # The response has begun, so that it can only break off; the server does that for want of its end.
-            _log_break(request.id, error)
+            # The response has begun, so it can only break off; the server does that when its end is missing.
+            cause = error.__cause__ or error  # Starlette wraps errors that come too late for a response of their own
+            traceback = None if isinstance(cause, DatabaseUnavailable) else cause
+            logger.error("request %s: the response broke off: %s", request.id, cause, exc_info=traceback)
         finally:
             access_log.info(
                 "%s %s %s %.1fms user=%r request=%s",
@@ -40,9 +42,3 @@ class AccessLog:
                 request.caller.id if request.caller else None,
                 request.id,
             )
-
-
-def _log_break(request_id: str, error: Exception) -> None:
-    cause = error.__cause__ or error  # Starlette wraps what comes too late for a response of its own
-    is_fault = not isinstance(cause, DatabaseUnavailable)
-    logger.error("request %s: the answer broke off: %s", request_id, cause, exc_info=cause if is_fault else None)

@@ -1,4 +1,4 @@
-"""The limit of requests that the handlers work on at once."""
+"""The limit of concurrent requests in the handlers."""
 
 import asyncio
 from typing import Final
@@ -11,10 +11,10 @@ SLOT_TIMEOUT: Final = 2  # seconds
 
 
 class ConcurrencyLimit:
-    """Lets `slots` requests at once to the handlers; the others wait, in order, for SLOT_TIMEOUT at the most.
+    """Admits `slots` concurrent requests to the handlers; others wait in order, SLOT_TIMEOUT at most.
 
-    A slot is held until the response begins, so that a slow reader holds none; with `until_sent`, for a host whose
-    threads send the response, until it has ended. /health needs no slot.
+    A slot is held until the response begins, so a slow reader holds none. With `until_sent`, for a host whose threads
+    send the response, it is held until the response has ended. /health needs no slot.
     """
 
     def __init__(self, app: ASGIApp, *, slots: int, until_sent: bool) -> None:
@@ -23,10 +23,7 @@ class ConcurrencyLimit:
         self.until_sent = until_sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request in a slot.
-
-        Raises ProblemError (503).
-        """
+        """Serve a request in a slot. Raises ProblemError (503)."""
         if scope["path"] == "/health":
             await self.app(scope, receive, send)
             return
@@ -43,7 +40,7 @@ class ConcurrencyLimit:
 
         try:
             await self.app(scope, receive, send_and_release)
-        except asyncio.CancelledError:  # the server ends and has waited long enough
+        except asyncio.CancelledError:  # the server shuts down and waits no longer
             if has_begun:
                 raise
             raise ProblemError(SHUTTING_DOWN) from None
@@ -52,7 +49,7 @@ class ConcurrencyLimit:
                 self.slots.release()
 
     async def _acquire(self) -> None:
-        if not self.slots.locked():
+        if not self.slots.locked():  # without the cost of a timeout
             await self.slots.acquire()
             return
         try:

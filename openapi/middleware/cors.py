@@ -9,7 +9,7 @@ from openapi.contract import Contract
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, with preflights that leave the conclusion to the browser."""
+    """Starlette's middleware, but preflights only say what is allowed, and the browser decides."""
 
     def __init__(self, app: ASGIApp, *, contract: Contract, origins: tuple[str, ...]) -> None:
         super().__init__(
@@ -22,7 +22,7 @@ class Cors(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Return 204 with what is allowed."""
+        """Return a 204 that says what is allowed."""
         response = super().preflight_response(request_headers)
         if response.status_code != 200 and "Access-Control-Allow-Origin" in response.headers:
             del response.headers["Access-Control-Allow-Origin"]

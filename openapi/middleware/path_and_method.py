@@ -1,4 +1,4 @@
-"""Refusal of paths and methods that the contract has no place for: one rule for both hosts, before Connexion routes."""
+"""Refusal of paths and methods that are not in the contract: one rule for both hosts, before Connexion routes."""
 
 import re
 from typing import Final
@@ -14,16 +14,13 @@ CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class PathAndMethod:
-    """Answers OPTIONS, and lets nothing pass that is no operation."""
+    """Finds the operation of a request, answers OPTIONS, and refuses everything else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check path and method of one request.
-
-        Raises ProblemError (400, 404, 405).
-        """
+        """Check the path and method of a request. Raises ProblemError (400, 404, 405)."""
         request = Request.of(scope)
         match = request.match
         if match is None:
@@ -38,7 +35,7 @@ class PathAndMethod:
         if CONTROL_CHARACTER.search(scope["path"]):  # the routers disagree on where a line ends
             raise bad_input(InputError("path", "", "has a control character"))
         request.operation = match.path_item.operations[scope["method"]]
-        # With these Flask's router would look for a WebSocket, and fail; a proxy names the scheme.
+        # Either would make Flask's router look for a WebSocket and fail; a proxy may set the scheme.
         del MutableHeaders(scope=scope)["upgrade"]
         scope["scheme"] = scope["scheme"].replace("ws", "http")
         await self.app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The limit of each user's requests; stands behind the check of the token."""
+"""The rate limit of each user, whom the token has identified by then."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -8,20 +8,14 @@ from openapi.request import Request
 
 
 class RateLimit:
-    """Refuses requests of a user who is over the limit.
-
-    The fields are those of draft-ietf-httpapi-ratelimit-headers-10.
-    """
+    """Refuses requests of a user over the limit; the headers follow draft-ietf-httpapi-ratelimit-headers-10."""
 
     def __init__(self, app: ASGIApp, *, limiter: RateLimiter | None) -> None:
         self.app = app
         self.limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count one request.
-
-        Raises ProblemError (429).
-        """
+        """Count a request. Raises ProblemError (429)."""
         request = Request.of(scope)
         if self.limiter and request.caller and (counted := await self.limiter.hit(request.caller.id)):
             left, reset = counted

@@ -1,4 +1,4 @@
-"""The body of a request: read as a whole, within its limits, and of a media type that the operation takes."""
+"""The body of a request: read whole, within its limits, and of a media type that the operation accepts."""
 
 import asyncio
 import re
@@ -16,16 +16,13 @@ UTF_8: Final = re.compile(r'\s*charset\s*=\s*"?utf-?8"?\s*', re.IGNORECASE)
 
 
 class RequestBody:
-    """Reads the body, so that nothing behind waits for the client."""
+    """Reads the whole body first, so that a slow client holds no slot and no connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body of one request.
-
-        Raises ProblemError (400, 408, 413, 415).
-        """
+        """Read the body of a request. Raises ProblemError (400, 408, 413, 415)."""
         request, headers = Request.of(scope), MutableHeaders(scope=scope)
         is_chunked = "transfer-encoding" in headers
         if headers.get("transfer-encoding", "chunked").lower() != "chunked":
@@ -39,7 +36,7 @@ class RequestBody:
                 return  # the client has left
             request.content = body
             receive = _replay(body, receive)
-        if is_chunked:  # which Connexion takes for none
+        if is_chunked:  # Connexion would see no body
             del headers["transfer-encoding"]
             headers["content-length"] = str(len(request.content))
         _check_media_type(list(request.operation.bodies), headers, request.content)
@@ -47,10 +44,7 @@ class RequestBody:
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """Return the whole body; None if the client left before it was there.
-
-    Raises ProblemError (408, 413).
-    """
+    """Return the whole body; None if the client disconnects first. Raises ProblemError (408, 413)."""
     body = b""
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
@@ -74,7 +68,7 @@ def _too_large() -> ProblemError:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return what gives the body once, then goes on with `receive`."""
+    """Return a `receive` that starts with the body."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
@@ -84,9 +78,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _check_media_type(accepted: list[str], headers: MutableHeaders, content: bytes) -> None:
-    """Hold a body to the media types of the contract, in whatever case, and hand on the contract's spelling."""
+    """Check the media type of a body, whatever its case, and pass it on in the contract's spelling."""
     if not accepted:
-        del headers["content-type"]  # or Connexion would read a form
+        del headers["content-type"]  # or Connexion would parse a form
         return
     if not content:
         headers["content-type"] = accepted[0]

@@ -1,4 +1,4 @@
-"""Where a request gets its id and its typed state."""
+"""The id and the typed state of a request."""
 
 import re
 import secrets
@@ -14,7 +14,7 @@ SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """Puts a `Request` into the scope, and what the middlewares put into its `response_headers` on the response."""
+    """Puts a `Request` into the scope, and its `response_headers` on the response."""
 
     def __init__(self, app: ASGIApp, *, contract: Contract, services: Services) -> None:
         self.app = app
@@ -22,8 +22,8 @@ class RequestContext:
         self.services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":  # a WebSocket; uvicorn is told to know none
+        """Serve a request."""
+        if scope["type"] != "http":  # a WebSocket; our uvicorn accepts none
             await send({"type": "websocket.close"})
             return
         request_id = Headers(scope=scope).get("x-request-id", "")
@@ -39,7 +39,7 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers.update(request.response_headers)
                 if request.status in (204, 304):
-                    del headers["Content-Type"]  # Flask gives one to what has no content
+                    del headers["Content-Type"]  # Flask sets one even without content
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -1,4 +1,4 @@
-"""Users and tasks, walled off by row-level security."""
+"""Users and tasks, isolated by row-level security."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
     op.create_index("ix_tasks_due_desc", "tasks", ["user_id", sa.text("due_date DESC NULLS LAST"), sa.text("id DESC")])
     op.create_index("ix_tasks_id", "tasks", ["id"])
 
-    # FORCE holds the tables' owner too, which is the role that the application connects as.
+    # FORCE binds the tables' owner too, which is the application's role.
     for table, owner in (("users", "id"), ("tasks", "user_id")):
         is_own = f"{owner} = current_setting('app.user_id', true)"
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
@@ -57,7 +57,7 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY {table}_insert ON {table} FOR INSERT WITH CHECK ({is_own})")
         op.execute(f"CREATE POLICY {table}_update ON {table} FOR UPDATE USING ({is_own}) WITH CHECK ({is_own})")
         op.execute(f"CREATE POLICY {table}_delete ON {table} FOR DELETE USING ({is_own})")
-    # The probe for 403 or 404 runs with no user and one task's id: it can see that one row and no other.
+    # The probe for 403 or 404 runs without a user, and can see only the row with one id.
     op.execute(
         "CREATE POLICY tasks_probe ON tasks FOR SELECT "
         "USING (id = nullif(current_setting('app.task_id', true), '')::uuid)"

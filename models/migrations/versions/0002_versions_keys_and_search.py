@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.add_column("tasks", sa.Column("description_folded", CODE_POINTS))
     _fold_descriptions()
 
-    # Pages need one index for each direction, with an end in the place of a missing due date.
+    # Pages need an index for each direction, with its last instant in place of a missing due date.
     op.drop_index("ix_tasks_due_asc", "tasks")
     op.drop_index("ix_tasks_due_desc", "tasks")
     for name, end in (("ix_tasks_due_first", "infinity"), ("ix_tasks_due_last", "-infinity")):
@@ -49,13 +49,13 @@ def upgrade() -> None:
         name = f"idempotency_keys_{command.lower()}"
         op.execute(f"CREATE POLICY {name} ON idempotency_keys FOR {command} {condition}")
 
-    # The probe names what it may see in a setting of its own, beside the user.
+    # The probe has a setting of its own, besides the user.
     op.execute("DROP POLICY tasks_probe ON tasks")
     op.execute("CREATE POLICY tasks_probe ON tasks FOR SELECT USING (id::text = current_setting('app.probe', true))")
 
 
 def _fold_descriptions() -> None:
-    """Fill the new column with the case folding that only Python has; FORCE would hide the rows from their owner."""
+    """Fill the new column by Python's case folding, without FORCE, which hides the rows from their owner."""
     connection = op.get_bind()
     op.execute("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY")
     rows = connection.execute(

@@ -1,4 +1,4 @@
-"""Indexes that check the filters of a list, small ones for pending tasks, and policies that are estimated well."""
+"""Indexes that check a list's filters, small ones for pending tasks, and policies that are estimated well."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ ORDERS: dict[str, list[Any]] = {
 
 
 def upgrade() -> None:
-    # An index that was made beforehand, without blocking writes, is taken as it is; see docs/data-model.md.
+    # Keeps indexes that were made beforehand without blocking writes; see docs/data-model.md.
     for name, columns in ORDERS.items():
         op.create_index(f"ix_tasks_by_{name}", "tasks", ["user_id", *columns, "completed"], if_not_exists=True)
         op.create_index(
@@ -30,8 +30,8 @@ def upgrade() -> None:
         )
         op.drop_index(f"ix_tasks_{name}", "tasks")
 
-    # PostgreSQL takes an equation with the setting for one more filter, and so expects a small part of the rows that
-    # come; then it sorts where it should read in order. Of coalesce() it expects a half.
+    # PostgreSQL counts a comparison with the setting as one more filter, so it expects few rows, and sorts where it
+    # should read in order. For coalesce() it expects half of the rows.
     for policy, condition in (
         ("tasks_select", "user_id = current_setting('app.user_id', true)"),
         ("tasks_probe", "id::text = current_setting('app.probe', true)"),
