@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handlers import tasks
-from handlers.tasks import Answer, get_task
+from handlers.tasks import Result, get_task
 from models import schema
 from models.caller import Caller
 from models.errors import TaskForbidden
@@ -49,7 +49,7 @@ def test_fuzzing_finds_nothing(
     assert (tmp_path / "requests.har").stat().st_size > 0
 
 
-def give_out_any_task(database: Database, caller: Caller, id: str, if_none_match: str | None = None) -> Answer:
+def give_out_any_task(database: Database, caller: Caller, id: str, if_none_match: str | None = None) -> Result:
     """Stand in for the handler that returns one task, and forget whose it is."""
     for owner in (caller, *(Caller(name, None, None) for name in IDENTITIES)):
         with suppress(TaskForbidden):
