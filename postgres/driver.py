@@ -10,12 +10,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from postgres.greenlets import wait_for
-from postgres.round_trip import RoundTrip
+from postgres.round_trip import RoundTrip, is_active
 
 CANCEL_TIMEOUT: Final = 1  # seconds
 # Prepared statements do not survive a transaction pooler such as PgBouncer or Neon's.
@@ -43,7 +42,7 @@ class InThread:
 
     def cancel(self, connection: psycopg.Connection) -> None:
         """Cancel the connection's statement; the thread that waits for it gets an error."""
-        if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        if is_active(connection):
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=CANCEL_TIMEOUT)
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import sqlalchemy.exc
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import Engine, event
 
 from postgres.driver import Driver, await_socket
 from postgres.errors import DatabaseUnavailable, RoleUnbound
+from postgres.round_trip import is_idle, server_encoding
 
 # libpq's parameters, unless the URL sets them.
 CONNECTION_DEFAULTS: Final = {
@@ -24,7 +24,7 @@ CONNECTION_DEFAULTS: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # milliseconds
 }
-ENCODING: Final = b"UTF8"
+ENCODING: Final = "UTF8"
 UNBOUND: Final = (
     "SELECT rolname, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
 )
@@ -76,12 +76,9 @@ class Pool:
 
     def _on_connect(self, connection: Any, record: Any) -> None:
         driver_connection = record.driver_connection
-        encoding = driver_connection.pgconn.parameter_status(b"server_encoding")
-        if encoding != ENCODING:
+        if (encoding := server_encoding(driver_connection)) != ENCODING:
             driver_connection.pgconn.finish()
-            raise DatabaseUnavailable(
-                f"the database has the encoding {(encoding or b'unknown').decode()}; make one with ENCODING 'UTF8'"
-            )
+            raise DatabaseUnavailable(f"the database has the encoding {encoding}; make one with ENCODING 'UTF8'")
         self._connections.add(driver_connection)
         cursor = connection.cursor()
         cursor.execute(UNBOUND)
@@ -99,11 +96,7 @@ class Pool:
 
     def _on_checkin(self, connection: Any, record: Any) -> None:
         """Close a connection that is not idle when it returns, or returns after `dispose`."""
-        if connection is None:
-            return
-        pgconn = record.driver_connection.pgconn
-        is_idle = pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF
-        if self._is_disposed or not is_idle:
+        if connection and (self._is_disposed or not is_idle(record.driver_connection)):
             record.invalidate()
 
 

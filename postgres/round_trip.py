@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 Row = dict[str, Any]
@@ -62,3 +62,19 @@ class RoundTrip:
         self._transformer.set_pgresult(result, set_loaders=True)
         names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
         return self._transformer.load_rows(0, result.ntuples, lambda values: dict(zip(names, values, strict=True)))
+
+
+def is_idle(connection: Any) -> bool:
+    """Tell whether no transaction and no pipeline is open on the connection."""
+    pgconn = connection.pgconn
+    return bool(pgconn.transaction_status == TransactionStatus.IDLE and pgconn.pipeline_status == PipelineStatus.OFF)
+
+
+def is_active(connection: Any) -> bool:
+    """Tell whether the connection runs a statement."""
+    return bool(connection.pgconn.transaction_status == TransactionStatus.ACTIVE)
+
+
+def server_encoding(connection: Any) -> str:
+    """Return the encoding of the database, as PostgreSQL names it."""
+    return (connection.pgconn.parameter_status(b"server_encoding") or b"unknown").decode()

@@ -29,6 +29,7 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
 
+from postgres.round_trip import is_active, is_idle, server_encoding
 from postgres.statement import DIALECT
 from tests.support.hosts import HOSTS
 
@@ -67,7 +68,7 @@ def test_psycopg_drives_a_pipeline_as_the_round_trip_does(database_url: str) -> 
         pgconn.exit_pipeline_mode()
         assert (statuses, rows) == ([ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC], [["1"]]), moved
         assert pgconn.status == ConnStatus.OK, moved
-        assert pgconn.parameter_status(b"server_encoding") == b"UTF8", "mend postgres/pool.py"
+        assert (is_idle(connection), is_active(connection), server_encoding(connection)) == (True, False, "UTF8"), moved
 
 
 def test_sqlalchemy_lets_a_plain_function_wait_for_a_coroutine() -> None:
