@@ -42,19 +42,14 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
 
     `is_alone` says that the process does nothing else. Garbage collection then skips everything that exists after the
     start, which it would otherwise search in the middle of a request.
+
+    It is over 40 lines long so that one list shows every middleware in its order.
     """
     settings = settings or Settings.load()
     contract = Contract()
     check(contract, find_handler)
     host = HOSTS[settings.server_framework]
-    database = Database(
-        settings.external_database_url or embedded.start(settings.data_dir / "postgres"),
-        pool_size=settings.database_pool_size,
-        statement_timeout=settings.statement_timeout,
-        lock_timeout=settings.lock_timeout,
-        on_loop=host.threads is None,
-    )
-    tokens = token_verifier(settings)
+    database, tokens = _database(settings, host), token_verifier(settings)
     limit = settings.requests_per_minute
     limiter = RateLimiter(limit, settings.rate_limit_storage) if limit else None
     services = Services(database, tokens, Cursors(ensure_cursor_secret(settings)), host.stream, contract.url_for)
@@ -97,6 +92,16 @@ def application() -> AbstractApp:
         return create_app(is_alone=True)
     except InvalidContract as error:
         sys.exit(str(error))
+
+
+def _database(settings: Settings, host: Host) -> Database:
+    return Database(
+        settings.external_database_url or embedded.start(settings.data_dir / "postgres"),
+        pool_size=settings.database_pool_size,
+        statement_timeout=settings.statement_timeout,
+        lock_timeout=settings.lock_timeout,
+        on_loop=host.threads is None,
+    )
 
 
 def _slots(host: Host, settings: Settings) -> int:

@@ -11,6 +11,7 @@ INSTANT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    """Long, because a migration is read from top to bottom."""
     op.create_table(
         "users",
         sa.Column("id", CODE_POINTS, nullable=False),

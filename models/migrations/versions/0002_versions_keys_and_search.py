@@ -12,6 +12,7 @@ INSTANT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    """Long, because a migration is read from top to bottom."""
     op.add_column("tasks", sa.Column("version", sa.Integer, nullable=False, server_default="1"))
     op.add_column("tasks", sa.Column("description_folded", CODE_POINTS))
     _fold_descriptions()
