@@ -167,7 +167,7 @@ def test_a_statement_that_is_marked_as_a_read_cannot_write(alice: Client, databa
         insert(Task).values(user_id=alice.user, title="x", title_folded="x").returning(Task.id),
         update(Task).values(title="x").returning(Task.id),
         delete(Task).returning(Task.id),
-        text("SELECT lo_create(0)"),
+        text("WITH written AS (UPDATE tasks SET title = 'x' RETURNING id) SELECT id FROM written"),
     ):
         with pytest.raises(DatabaseFault):
             database.rows(scope, read(statement), {})
