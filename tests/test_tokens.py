@@ -17,6 +17,7 @@ import jwt
 import pytest
 
 from openapi.app import token_verifier
+from openapi.contract import Contract
 from postgres.scope import Scope
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
@@ -24,13 +25,18 @@ from tests.support.server import SECRET, Server
 from tokens.key_set import KeySet
 from tokens.verifier import LEEWAY, InvalidToken, TokenVerifier
 
+TASK = "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"
 OPERATIONS = [
     ("GET", "/api/tasks"),
     ("POST", "/api/tasks"),
-    ("GET", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"),
-    ("PUT", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"),
-    ("DELETE", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11"),
-    ("PATCH", "/api/tasks/8e4c9a0e-3f5b-4c86-9d0f-0a4b5f2f7a11/complete"),
+    ("GET", TASK),
+    ("PUT", TASK),
+    ("PATCH", TASK),
+    ("DELETE", TASK),
+    ("PATCH", f"{TASK}/complete"),
+    ("GET", "/api/me"),
+    ("DELETE", "/api/me"),
+    ("GET", "/api/me/export"),
 ]
 NOT_READABLE = "The token is not a JSON Web Token that this service can read."
 
@@ -66,15 +72,22 @@ def assert_refused(response: httpx.Response, detail: str) -> None:
     assert response.headers["www-authenticate"] == challenge
 
 
+def test_every_operation_under_api_is_tried_without_a_good_token(contract: Contract) -> None:
+    found = [(method, contract.match(path)) for method, path in OPERATIONS]
+    templates = [(method, match.path_item.template) for method, match in found if match]
+    items = [item for item in contract.path_items if item.template.startswith("/api/")]
+    assert templates == [(method, item.template) for item in items for method in item.operations]
+
+
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_operation_on_tasks_needs_a_token(anonymous: Client, method: str, path: str) -> None:
+def test_every_operation_under_api_needs_a_token(anonymous: Client, method: str, path: str) -> None:
     response = anonymous.request(method, path)
     assert_problem(response, 401, "missing_token", "Send a token: Authorization: Bearer <JWT>.")
     assert response.headers["www-authenticate"] == 'Bearer realm="tasks-api"'
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_operation_on_tasks_refuses_a_bad_token(anonymous: Client, method: str, path: str) -> None:
+def test_every_operation_under_api_refuses_a_bad_token(anonymous: Client, method: str, path: str) -> None:
     expired = jwt.encode(claims(exp=1), SECRET)
     response = anonymous.request(method, path, headers={"Authorization": f"Bearer {expired}"})
     assert_refused(response, "The token has expired.")
