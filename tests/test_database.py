@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import httpx
 import psycopg
@@ -412,6 +412,24 @@ def test_the_watch_goes_on_with_what_waits_and_with_nothing_else() -> None:
             assert trip.proceed.call_count == 2
 
     # In a thread of its own: where greenlets have run, coverage may have lost its trace.
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, run()).result()
+
+
+def test_an_answer_to_what_has_just_been_cancelled_is_dropped() -> None:
+    async def run() -> None:
+        driver, (ours, theirs) = OnLoop(), socket.socketpair()
+        with ours, theirs:
+            trip = Mock(socket=ours.fileno(), is_sending=False, connection=AsyncMock())
+            trip.proceed.return_value = True
+            end = asyncio.create_task(greenlet_spawn(driver.wait, trip))
+            await asyncio.sleep(0)
+            end.cancel()
+            driver.poll_pending()
+            with pytest.raises(asyncio.CancelledError):
+                await end
+            assert trip.proceed.called
+
     with ThreadPoolExecutor() as threads:
         threads.submit(asyncio.run, run()).result()
 
