@@ -60,12 +60,16 @@ function explain(problem: Problem): string {
     case "rate_limited":
     case "request_timeout":
     case "busy":
+    case "search_too_slow":
     case "unavailable":
       return "Try again shortly.";
     case "content_too_large":
     case "target_too_long":
     case "headers_too_large":
       return "That is too long.";
+    case "too_many_tasks":
+      return "There is no room for more tasks.";
+    case "too_many_idempotency_keys":
     case "idempotency_key_reused":
     case "path_not_found":
     case "method_not_allowed":

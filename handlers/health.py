@@ -1,7 +1,37 @@
-"""Checks for load balancers and supervisors."""
+"""Checks for load balancers and supervisors, which anybody may call without a token."""
 
-from models import schema
-from postgres.database import Database
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from postgres.greenlets import wait_for
+
+CHECK_INTERVAL: Final = 1.0  # seconds
+
+
+class Readiness:
+    """The result of a check of the service, made at most once in CHECK_INTERVAL and shared by all who ask."""
+
+    def __init__(self, check: Callable[[], Awaitable[Any]]) -> None:
+        self._check = check
+        self._checking: asyncio.Task[None] | None = None
+        self._expires = 0.0
+
+    def ensure(self) -> None:
+        """Raise what the check raised; the caller must run through `run_in_greenlet`."""
+        wait_for(self._latest())
+
+    async def _latest(self) -> None:
+        if self._checking is None or (self._checking.done() and time.monotonic() >= self._expires):
+            self._checking = asyncio.create_task(self._run())
+        await asyncio.shield(self._checking)
+
+    async def _run(self) -> None:
+        try:
+            await self._check()
+        finally:
+            self._expires = time.monotonic() + CHECK_INTERVAL
 
 
 def health() -> dict[str, str]:
@@ -9,7 +39,7 @@ def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def ready(database: Database) -> dict[str, str]:
-    """Respond if the database is reachable and its schema is in order."""
-    schema.check(database)
+def ready(readiness: Readiness) -> dict[str, str]:
+    """Respond if the service is ready to serve users."""
+    readiness.ensure()
     return {"status": "ok"}

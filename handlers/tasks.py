@@ -9,8 +9,9 @@ from typing import Any
 
 from handlers.conditions import entity_tag, is_current, precondition
 from handlers.pages import Cursors, next_link
-from models import idempotency, task_list, task_operations
+from models import idempotency, task_creation, task_list, task_operations
 from models.caller import Caller
+from models.quota import Quota
 from postgres.database import Database
 from postgres.round_trip import Row
 
@@ -48,13 +49,18 @@ def list_tasks(
 
 
 def create_task(
-    database: Database, url_for: Callable[..., str], caller: Caller, body: Body, idempotency_key: str | None = None
+    database: Database,
+    quota: Quota,
+    url_for: Callable[..., str],
+    caller: Caller,
+    body: Body,
+    idempotency_key: str | None = None,
 ) -> Result:
     """Create a task, and with their first one the user."""
     if idempotency_key is None:
-        created, is_replay = task_operations.create_task(database, caller, body), False
+        created, is_replay = task_creation.create_task(database, quota, caller, body), False
     else:
-        created, is_replay = idempotency.create_task_once(database, caller, body, idempotency_key)
+        created, is_replay = idempotency.create_task_once(database, quota, caller, body, idempotency_key)
     headers = {"Location": url_for("get_task", id=created["id"]), "ETag": entity_tag(created["version"])}
     return created, 201, headers | ({"Idempotency-Replayed": "true"} if is_replay else {})
 

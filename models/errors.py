@@ -23,3 +23,19 @@ class KeyReused(Exception):
 
 class KeyInUse(Exception):
     """Another request with this idempotency key is still in progress."""
+
+
+class SearchTooSlow(Exception):
+    """The database could not search the user's tasks within the time limit of a search."""
+
+
+class StorageLimit(Exception):
+    """The user may store no more; each subclass is one limit."""
+
+
+class TooManyTasks(StorageLimit):
+    """The user has as many tasks as they may have."""
+
+
+class TooManyKeys(StorageLimit):
+    """The user has as many unexpired idempotency keys as they may have."""

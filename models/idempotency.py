@@ -4,18 +4,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, CodePoints, Instant
+from models.base import CodePoints
 from models.caller import Caller
-from models.errors import KeyInUse, KeyReused
-from models.task import TASK_COLUMNS, column_values, placeholders
-from models.task_operations import INSERT
+from models.errors import KeyInUse, KeyReused, StorageLimit
+from models.idempotency_key import IdempotencyKey
+from models.quota import Quota
+from models.task import TASK_COLUMNS, column_values
+from models.task_creation import answer, new_task, store
 from models.user import NEW_USER, user_values
 from postgres.database import Database
 from postgres.errors import ConstraintViolated, LockTimeout
@@ -26,23 +26,6 @@ from postgres.statement import read
 LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3
 SWEEP_SIZE = 10_000  # keys that one statement erases at most
-
-
-class IdempotencyKey(Base):
-    """A key that a user has sent with a new task."""
-
-    __tablename__ = "idempotency_keys"
-    __table_args__ = (
-        sa.CheckConstraint("char_length(key) BETWEEN 1 AND 255", name="key_length"),
-        sa.Index("ix_idempotency_keys_created", "created_at"),  # for the sweep, which crosses users
-    )
-
-    user_id: Mapped[str] = mapped_column(CodePoints, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    key: Mapped[str] = mapped_column(CodePoints, primary_key=True)
-    fingerprint: Mapped[bytes] = mapped_column(sa.LargeBinary)
-    task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as in the first response
-    created_at: Mapped[datetime] = mapped_column(Instant, server_default=sa.func.now())
-    updated_at = None  # type: ignore[assignment]
 
 
 IS_EXPIRED = IdempotencyKey.created_at < sa.func.now() - sa.text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
@@ -61,24 +44,34 @@ SWEEP = (
 )
 
 
-def create_task_once(database: Database, caller: Caller, fields: Mapping[str, Any], key: str) -> tuple[Row, bool]:
-    """Store a new task and its key, or return the task of this key and True. Raises KeyReused, KeyInUse."""
+def create_task_once(
+    database: Database, quota: Quota, caller: Caller, fields: Mapping[str, Any], key: str
+) -> tuple[Row, bool]:
+    """Store a new task and its key, or return the task of this key and True.
+
+    Raises KeyReused, KeyInUse, TooManyTasks, TooManyKeys.
+    """
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
     values, scope = column_values(fields), Scope.user(caller.id)
     parameters = {**user_values(caller), **values, "the_key": key, "fingerprint": fingerprint}
-    statement = _create(frozenset(values))
+    create = partial(_create, frozenset(values))
     for _ in range(ATTEMPTS):
+        limit: StorageLimit | None = None
         try:
-            (row,) = database.rows(scope, statement, parameters)
-            return row, False
+            return store(database, quota, caller, create, parameters), False
         except LockTimeout as error:
             raise KeyInUse from error
+        except StorageLimit as error:
+            limit = error
         except ConstraintViolated:  # the key exists, or the user was erased a moment ago
-            for found in database.rows(scope, REPLAY, parameters):
-                if found["fingerprint"] != fingerprint:
-                    raise KeyReused from None
-                return as_answered(found["task"]), True
-            database.rows(scope, EXPIRE, parameters)
+            pass
+        for found in database.rows(scope, REPLAY, parameters):
+            if found["fingerprint"] != fingerprint:
+                raise KeyReused
+            return as_answered(found["task"]), True
+        if limit:
+            raise limit
+        database.rows(scope, EXPIRE, parameters)
     raise KeyInUse
 
 
@@ -88,15 +81,15 @@ def sweep(database: Database) -> int:
 
 
 @cache
-def _create(names: frozenset[str]) -> sa.Executable:
+def _create(names: frozenset[str], is_counted: bool) -> sa.Executable:
     """Return the statement that stores the user if they are new, the task, and the key with the response."""
-    new_task = INSERT.values(placeholders(names)).cte("new_task")
+    task = new_task(names, is_counted=is_counted, has_key=True).cte("new_task")
     kept = (
         sa.insert(IdempotencyKey)
         .from_select(
             ["user_id", "key", "fingerprint", "task"],
             sa.select(
-                new_task.c.user_id,
+                task.c.user_id,
                 sa.bindparam("the_key", type_=CodePoints),
                 sa.bindparam("fingerprint", type_=sa.LargeBinary),
                 sa.func.to_jsonb(sa.literal_column("new_task")),
@@ -104,7 +97,7 @@ def _create(names: frozenset[str]) -> sa.Executable:
         )
         .cte("kept")
     )
-    return sa.select(*(new_task.c[column.key].label(column.key) for column in TASK_COLUMNS)).add_cte(NEW_USER, kept)
+    return answer(task, is_counted=is_counted).add_cte(NEW_USER, kept)
 
 
 def as_answered(task: Mapping[str, Any]) -> Row:

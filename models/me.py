@@ -8,7 +8,8 @@ from sqlalchemy import Integer, bindparam, delete, func, not_, select
 
 from models.base import CodePoints
 from models.caller import Caller
-from models.idempotency import IdempotencyKey, as_answered
+from models.idempotency import as_answered
+from models.idempotency_key import IdempotencyKey
 from models.task import TASK_COLUMNS, Task, utc
 from models.task_operations import THE_USER
 from models.user import User
@@ -17,7 +18,7 @@ from postgres.round_trip import Row
 from postgres.scope import Scope
 from postgres.statement import read
 
-BATCH = 500  # rows that an export holds in memory at most
+BATCH = 100  # rows that an export holds in memory at most
 ERASURE_TIMEOUT = 120.0  # seconds; an erasure takes as long as the user has tasks
 
 IS_ME = User.id == bindparam("the_user")

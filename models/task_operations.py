@@ -1,4 +1,4 @@
-"""The operations on one task, each one statement and one round trip.
+"""The operations on one existing task, each one statement and one round trip.
 
 Every statement names its user and runs as that user under row-level security. Only after a miss a second statement asks
 why.
@@ -16,9 +16,7 @@ from sqlalchemy.dialects import postgresql
 from models.caller import Caller
 from models.errors import TaskForbidden, TaskNotFound, VersionMismatch
 from models.task import TASK_COLUMNS, Task, column_values, placeholders
-from models.user import NEW_USER, user_values
 from postgres.database import Database
-from postgres.errors import ConstraintViolated
 from postgres.round_trip import Row
 from postgres.scope import Scope
 from postgres.statement import read
@@ -32,7 +30,6 @@ UPDATE = (
 )
 TOGGLE = UPDATE.values(completed=sa.not_(Task.completed))
 DELETE = sa.delete(Task).where(*THE_TASK).returning(Task.id)
-INSERT = sa.insert(Task).values(user_id=sa.bindparam("the_user")).returning(*TASK_COLUMNS)
 # The one row with this id, whoever owns it; without the version if it is another user's.
 PROBE = read(
     sa.select(sa.case((Task.user_id == sa.func.current_setting("app.user_id"), Task.version)).label("version")).where(
@@ -67,17 +64,6 @@ def get_task(database: Database, caller: Caller, task_id: str) -> Row:
     return _one(database, caller, task_id, GET)
 
 
-def create_task(database: Database, caller: Caller, fields: Mapping[str, Any]) -> Row:
-    """Store a new task, and the caller as a user if they are new."""
-    values = column_values(fields)
-    query = Scope.user(caller.id), _create(frozenset(values)), {**user_values(caller), **values}
-    try:
-        (row,) = database.rows(*query)
-    except ConstraintViolated:  # the user was erased between the two parts of the statement
-        (row,) = database.rows(*query)
-    return row
-
-
 def update_task(
     database: Database, caller: Caller, task_id: str, fields: Mapping[str, Any], precondition: Precondition = ALWAYS
 ) -> Row:
@@ -95,11 +81,6 @@ def toggle_task(database: Database, caller: Caller, task_id: str, precondition: 
 def delete_task(database: Database, caller: Caller, task_id: str, precondition: Precondition = ALWAYS) -> None:
     """Delete a task. Raises TaskNotFound, TaskForbidden, VersionMismatch."""
     _one(database, caller, task_id, DELETE, precondition)
-
-
-@cache
-def _create(names: frozenset[str]) -> sa.Executable:
-    return INSERT.values(placeholders(names)).add_cte(NEW_USER)
 
 
 @cache

@@ -10,7 +10,10 @@ from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from starlette.exceptions import HTTPException
 
+from handlers.health import Readiness
 from handlers.pages import Cursors
+from models import schema
+from models.quota import Quota
 from openapi.connexion_adapter import HOSTS, Host, Identification, Routing, answer_error, find_handler
 from openapi.contract import Contract, InvalidContract
 from openapi.contract_checks import check
@@ -29,6 +32,7 @@ from openapi.middleware.request_validation import RequestValidation
 from openapi.middleware.security_headers import SecurityHeaders
 from openapi.rate_limiter import RateLimiter
 from openapi.request import Services
+from openapi.slots import Slots
 from postgres import embedded
 from postgres.database import Database
 from settings.development_secret import ensure_cursor_secret, ensure_token_secret
@@ -52,7 +56,15 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
     database, tokens = _database(settings, host), token_verifier(settings)
     limit = settings.requests_per_minute
     limiter = RateLimiter(limit, settings.rate_limit_storage) if limit else None
-    services = Services(database, tokens, Cursors(ensure_cursor_secret(settings)), host.stream, contract.url_for)
+    services = Services(
+        database=database,
+        tokens=tokens,
+        cursors=Cursors(ensure_cursor_secret(settings)),
+        quota=Quota(settings.max_tasks_per_user or 0, settings.max_keys_per_user or 0),
+        readiness=Readiness(partial(host.run, schema.check, database)),
+        stream=host.stream,
+        url_for=contract.url_for,
+    )
     app = host.app(
         __name__,
         middlewares=[  # outermost first
@@ -104,10 +116,10 @@ def _database(settings: Settings, host: Host) -> Database:
     )
 
 
-def _slots(host: Host, settings: Settings) -> int:
-    """Return how many handlers may run at once; one of the host's own threads stays free for /health."""
+def _slots(host: Host, settings: Settings) -> Slots:
+    """Return a slot for each connection to the database, and no more than the host has threads."""
     connections = settings.database_pool_size
-    return min(connections, host.threads - 1) if host.threads else connections
+    return Slots(min(connections, host.threads) if host.threads else connections)
 
 
 def token_verifier(settings: Settings) -> TokenVerifier:

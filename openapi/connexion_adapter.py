@@ -103,6 +103,19 @@ class CallHandler:
         await result(scope, receive, send)
 
 
+class CallPublicHandler(ContextMiddleware):
+    """Calls in the event loop what anybody may call, so that it waits for no thread; Flask calls the rest."""
+
+    def __init__(self, app: ASGIApp, *, contract: Contract) -> None:
+        super().__init__(app)
+        self.public = CallHandler(app, contract=contract)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the handler of a request, or let Flask do so."""
+        call = self.public if Request.of(scope).caller is None else super().__call__
+        await call(scope, receive, send)
+
+
 def _find_view(name: str) -> Callable[..., flask.Response]:
     """Return the handler with a dotted name as a Flask view."""
     binding = Binding(find_handler(name))
@@ -158,7 +171,7 @@ HOSTS: Final = {
     "flask": Host(
         FlaskApp,
         Resolver(_find_view),
-        lambda _contract: ContextMiddleware,
+        lambda contract: partial(CallPublicHandler, contract=contract),
         _wsgi_stream,
         anyio.to_thread.run_sync,
         threads=10,

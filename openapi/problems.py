@@ -11,7 +11,16 @@ from starlette.exceptions import HTTPException
 
 from handlers.conditions import entity_tag
 from handlers.pages import InvalidCursor
-from models.errors import KeyInUse, KeyReused, TaskForbidden, TaskNotFound, VersionMismatch
+from models.errors import (
+    KeyInUse,
+    KeyReused,
+    SearchTooSlow,
+    TaskForbidden,
+    TaskNotFound,
+    TooManyKeys,
+    TooManyTasks,
+    VersionMismatch,
+)
 from postgres.errors import DatabaseUnavailable
 from tokens.key_set import KeysUnavailable
 from tokens.verifier import InvalidToken
@@ -35,6 +44,9 @@ class Code(StrEnum):
     PRECONDITION_FAILED = "precondition_failed"
     IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    TOO_MANY_TASKS = "too_many_tasks"
+    TOO_MANY_IDEMPOTENCY_KEYS = "too_many_idempotency_keys"
+    SEARCH_TOO_SLOW = "search_too_slow"
     PATH_NOT_FOUND = "path_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONTENT_TOO_LARGE = "content_too_large"
@@ -135,6 +147,18 @@ DOMAIN_ERRORS: Final = {
         409,
         Code.IDEMPOTENCY_KEY_IN_USE,
         "Another request with this Idempotency-Key is under way. Try again.",
+        RETRY_AFTER,
+    ),
+    TooManyTasks: Problem(403, Code.TOO_MANY_TASKS, "You have as many tasks as you may have. Delete some first."),
+    TooManyKeys: Problem(
+        403,
+        Code.TOO_MANY_IDEMPOTENCY_KEYS,
+        "You have sent as many idempotency keys in 24 hours as you may send. Create the task without one, or later.",
+    ),
+    SearchTooSlow: Problem(
+        503,
+        Code.SEARCH_TOO_SLOW,
+        "The search took too long. Search fewer tasks, for example only those that are pending, or try again.",
         RETRY_AFTER,
     ),
     InvalidCursor: bad_input(InputError("query", "/cursor", "is no cursor of this list")).problem,

@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from starlette.types import Scope
 
+from handlers.health import Readiness
 from handlers.me import Stream
 from handlers.pages import Cursors
 from models.caller import Caller
+from models.quota import Quota
 from openapi.contract import Match, Operation
 from postgres.database import Database
 from tokens.verifier import TokenVerifier
@@ -32,6 +34,8 @@ class Services:
     database: Database
     tokens: TokenVerifier
     cursors: Cursors
+    quota: Quota
+    readiness: Readiness
     stream: Stream
     url_for: Callable[..., str]
 

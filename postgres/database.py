@@ -13,7 +13,7 @@ from postgres.driver import Driver, InThread, OnLoop
 from postgres.errors import ConnectionBroken, DatabaseFault, RoleUnbound, first_line, translate_errors
 from postgres.pool import UNBOUND, Pool, explain_unbound
 from postgres.round_trip import RoundTrip, Row
-from postgres.scope import PRELUDE, READ_PRELUDE, Scope
+from postgres.scope import Scope
 from postgres.statement import Compiled, compiled
 
 
@@ -67,8 +67,7 @@ class Database:
         with self._pool.bound_connection() as connection:
             try:
                 with self._deadlines.limit(connection, limit):
-                    prelude = READ_PRELUDE if form.is_read else PRELUDE
-                    trip = RoundTrip(connection, prelude, settings, form.query, values)
+                    trip = RoundTrip(connection, scope.prelude(form.is_read), settings, form.query, values)
                     self._driver.wait(trip)
                     return trip.rows()
             except psycopg.errors.ReadOnlySqlTransaction as error:

@@ -31,6 +31,10 @@ class LockTimeout(DatabaseUnavailable):
     """Another transaction held a lock for too long."""
 
 
+class StatementTimeout(DatabaseUnavailable):
+    """A statement took longer than its time limit."""
+
+
 GRANT = "grant the role what it lacks, or migrate as the role that owns the schema"
 UNAVAILABLE = (
     psycopg.OperationalError,  # down, refused, timed out, at its limits
@@ -54,6 +58,8 @@ def translate_errors() -> Iterator[None]:
         message = first_line(original)
         if isinstance(original, psycopg.errors.LockNotAvailable):
             raise LockTimeout(message) from error
+        if isinstance(original, psycopg.errors.QueryCanceled):
+            raise StatementTimeout(message) from error
         if isinstance(original, psycopg.errors.InsufficientPrivilege):
             message += f"; {GRANT}"
         if isinstance(original, UNAVAILABLE):

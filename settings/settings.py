@@ -77,6 +77,10 @@ class Settings:
     Default: `off` where `HOST` is a loopback address, else `600`."""
     rate_limit_storage: str = _setting("RATE_LIMIT_STORAGE", "memory://", values.storage)
     """Where requests are counted: `memory://` (per process) or `redis://:password@host:6379/0` (for all processes)."""
+    max_tasks_per_user: int | None = _setting("MAX_TASKS_PER_USER", 10_000, values.QUOTA)
+    """How many tasks a user may have; creating one more is refused with 403. `off` and `0` allow any number."""
+    max_keys_per_user: int | None = _setting("MAX_IDEMPOTENCY_KEYS_PER_USER", 10_000, values.QUOTA)
+    """How many idempotency keys of the last 24 hours a user may have. `off` and `0` allow any number."""
     log_level: str = _setting("LOG_LEVEL", "info", values.LEVEL)
     """Lowest severity that is logged."""
 

@@ -25,6 +25,12 @@ from tests.support.server import SECRET, Server
 LEFT_OUT = ("second_host", "slow", "load")
 
 
+@pytest.fixture(autouse=True)
+def unshared_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let /ready look each time; tests/test_health.py tries how its result is shared."""
+    monkeypatch.setattr("handlers.health.CHECK_INTERVAL", 0)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that docs/contributing.md describes."""
     parser.addoption("--all", action="store_true", help="also run what is slow, under load, or on the second host")

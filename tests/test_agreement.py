@@ -14,7 +14,7 @@ from handlers.conditions import MAX_VERSION
 from handlers.me import ATTACHMENT
 from models import idempotency
 from models.base import Base
-from models.idempotency import IdempotencyKey
+from models.idempotency_key import IdempotencyKey
 from models.task import Task
 from models.user import User
 from openapi.contract import Contract

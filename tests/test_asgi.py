@@ -4,15 +4,17 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from models.caller import Caller
 from openapi.app import create_app
 from openapi.middleware.access_log import AccessLog
 from openapi.middleware.concurrency_limit import ConcurrencyLimit
 from openapi.request import Request
+from openapi.slots import Slots
 from settings.settings import Settings
 from tests.support.hosts import HOSTS
 from tests.support.server import sign
@@ -112,7 +114,8 @@ def test_requests_leave_no_work_for_garbage_collection(make_settings: Any) -> No
     assert {name: objects for name, objects in left.items() if objects >= 1} == {}
 
 
-def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> None:
+@pytest.mark.parametrize("until_sent", [False, True])
+def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer(until_sent: bool) -> None:
     begun = asyncio.Event()
 
     async def answer(_scope: Any, _receive: Any, send: Any) -> None:
@@ -127,13 +130,15 @@ def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer() -> 
         pass
 
     async def run() -> None:
-        limit = ConcurrencyLimit(answer, slots=1, until_sent=True)
-        request = asyncio.create_task(limit({"type": "http", "path": "/"}, receive, send))
+        slots, services = Slots(1), cast(Any, None)
+        limit = ConcurrencyLimit(answer, slots=slots, until_sent=until_sent)
+        asked = Request("id", None, services, caller=Caller("alice", None, None))
+        request = asyncio.create_task(limit({"type": "http", Request.KEY: asked}, receive, send))
         await begun.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
-        assert not limit.slots.locked()
+        assert slots.free == 1
 
     asyncio.run(run())
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from connexion.utils import get_function_from_name
 
+from openapi.binding import RESERVED
 from openapi.contract import Contract, InvalidContract
 from openapi.contract_checks import check_supported
 from openapi.problems import Code
@@ -94,7 +95,7 @@ def test_a_handler_names_each_parameter_of_its_operation(
     ]
     handler = f"{operation['x-openapi-router-controller']}.{identifier}"
     arguments = set(inspect.signature(get_function_from_name(handler)).parameters)
-    assert arguments - {"database", "caller", "body", "cursors", "stream", "url_for"} == set(parameters)
+    assert arguments - RESERVED == set(parameters)
     assert ("body" in arguments) == ("requestBody" in operation)
 
 

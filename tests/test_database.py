@@ -31,8 +31,9 @@ from models.base import Base
 from models.caller import Caller
 from models.errors import KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
+from models.quota import Quota
 from models.schema import HEAD, LOCK
-from models.task_operations import create_task
+from models.task_creation import create_task
 from openapi.lifespan import watch
 from postgres import embedded
 from postgres.database import Database
@@ -440,7 +441,7 @@ class Unlucky:
     def __init__(self, *answers: list[dict[str, Any]] | Exception) -> None:
         self.answers = list(answers)
 
-    def rows(self, *_: object) -> list[dict[str, Any]]:
+    def rows(self, *_: object, **__: object) -> list[dict[str, Any]]:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -449,14 +450,14 @@ class Unlucky:
 
 def test_a_task_whose_user_is_erased_meanwhile_is_created_with_the_user_made_anew() -> None:
     unlucky: Any = Unlucky(ConstraintViolated(), [{"title": "x"}])
-    assert create_task(unlucky, ALICE, {"title": "x"}) == {"title": "x"}
+    assert create_task(unlucky, Quota(0, 0), ALICE, {"title": "x"}) == {"title": "x"}
 
 
 def test_a_key_that_is_taken_and_freed_again_and_again_is_in_use() -> None:
     attempt: list[Any] = [ConstraintViolated(), [], []]
     unlucky: Any = Unlucky(*attempt * ATTEMPTS)
     with pytest.raises(KeyInUse):
-        create_task_once(unlucky, ALICE, {"title": "x"}, "key")
+        create_task_once(unlucky, Quota(0, 0), ALICE, {"title": "x"}, "key")
     assert not unlucky.answers
 
 

@@ -23,6 +23,7 @@ from tests.support.relay import Relay
 from tests.support.server import Server
 
 LIMIT = 5  # requests a minute of each user
+MAX_TASKS = 2  # of each user
 TITLE = {"json": {"title": "x"}}
 # A request of each operation that succeeds.
 REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -112,6 +113,11 @@ def unauthorized(stage: Stage) -> Iterator[httpx.Response]:
 def forbidden(stage: Stage) -> Iterator[httpx.Response]:
     if stage.has_id:
         yield stage.send(task=stage.client().create()["id"])
+    elif (stage.method, stage.template) == ("POST", "/api/tasks"):
+        client = stage.client()
+        for _ in range(MAX_TASKS):
+            client.create()
+        yield stage.send(client)
 
 
 def not_found(stage: Stage) -> Iterator[httpx.Response]:
@@ -237,7 +243,12 @@ def servers(
     request: pytest.FixtureRequest, relay: Relay, make_settings: Callable[..., Settings]
 ) -> Iterator[list[Server]]:
     """A server that limits requests, and one that does not."""
-    options = {"database_url": relay.url, "server_framework": request.param, "lock_timeout": 0.1}
+    options = {
+        "database_url": relay.url,
+        "server_framework": request.param,
+        "lock_timeout": 0.1,
+        "max_tasks_per_user": MAX_TASKS,
+    }
     with Server(make_settings(**options, rate_limit=LIMIT)) as limited, Server(make_settings(**options)) as unlimited:
         yield [limited, unlimited]
 

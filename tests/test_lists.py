@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from postgres.database import Database
 from tests.support.client import Client, assert_problem
 from tests.support.lists import FILTERS, ORDERS, expected, fill, insert_many, walk
 from tests.support.problems import DATE_RULE
@@ -278,3 +279,32 @@ def test_a_walk_over_100_000_tasks_among_writes_shows_every_task_that_stood_stil
             is_over = True
     still = [title for title in seen if title.startswith("task ")]
     assert len(still) == len(set(still)) == 100_000
+
+
+# Texts and what is searched in them, which one way of searching or another takes the product of both lengths for.
+LONG_SEARCHES = [
+    ("ß", "x" + 199 * "ß"),
+    ("ß", 199 * "ß" + "x"),
+    ("ß", 99 * "ß" + "x" + 99 * "ß"),
+    ("\u0390", 199 * "\u0390" + "x"),
+]
+
+
+@pytest.mark.parametrize(("letter", "q"), LONG_SEARCHES)
+def test_a_search_that_compares_as_much_as_it_can_is_answered(
+    database: Database, alice: Client, letter: str, q: str
+) -> None:
+    alice.create()
+    insert_many(database, alice, 5_000, description=letter * 1000)
+    assert alice.get("/api/tasks", params={"q": q}).json() == []
+    assert len(alice.get("/api/tasks", params={"q": q.replace("x", letter), "limit": "1"}).json()) == 1
+
+
+def test_a_search_has_a_time_limit_of_its_own(
+    database: Database, alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.create()
+    insert_many(database, alice, 5_000, description="ß" * 1000)
+    monkeypatch.setattr("models.task_list.SEARCH_TIMEOUT", 0.001)
+    detail = "The search took too long. Search fewer tasks, for example only those that are pending, or try again."
+    assert_problem(alice.get("/api/tasks", params={"q": "x"}), 503, "search_too_slow", detail)

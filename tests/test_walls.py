@@ -17,8 +17,9 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import BinaryExpression, Case, Column, true
 from sqlalchemy.sql.visitors import replacement_traverse
 
+from postgres import scope
 from postgres.database import Database
-from postgres.scope import PRELUDE, READ_PRELUDE, Scope
+from postgres.scope import Scope
 from settings.settings import Settings
 from tests.support.client import Client, Conformance
 from tests.support.server import Server
@@ -298,8 +299,8 @@ def test_a_pooled_connection_never_carries_one_user_to_the_next(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, prelude in (("PRELUDE", PRELUDE), ("READ_PRELUDE", READ_PRELUDE)):
-        monkeypatch.setattr(f"postgres.database.{name}", prelude.replace(b"SELECT ", GUARD, 1))
+    for name in ("PRELUDE", "READ_PRELUDE", "EXCLUSIVE_PRELUDE"):
+        monkeypatch.setattr(scope, name, getattr(scope, name).replace(b"SELECT ", GUARD, 1))
     # Behind the pooler the service has more connections than the pooler: what they carried would go to others.
     url, size = (database_url, 2) if way == "direct" else (request.getfixturevalue("pooler_url"), 4)
     settings = make_settings(database_url=url, database_pool_size=size, statement_timeout=0.25)

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from models import idempotency, task, user  # noqa: F401 (each adds its table to the metadata)
+from models import idempotency_key, task, user  # noqa: F401 (each adds its table to the metadata)
 from models.base import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)

@@ -6,54 +6,61 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openapi.problems import BUSY, SHUTTING_DOWN, ProblemError
+from openapi.request import Request
+from openapi.slots import Slots
 
 SLOT_TIMEOUT: Final = 2  # seconds
 
 
 class ConcurrencyLimit:
-    """Admits `slots` concurrent requests to the handlers; others wait in order, SLOT_TIMEOUT at most.
+    """Admits requests to the handlers while there are slots; others wait SLOT_TIMEOUT at most.
 
-    A slot is held until the response begins, so a slow reader holds none. With `until_sent`, for a host whose threads
-    send the response, it is held until the response has ended. /health needs no slot.
+    A slot is held while a handler works, not while its response is sent, so a slow reader holds none, and a streamed
+    response takes one for each of its parts. With `until_sent`, for a host whose threads send the response, it is held
+    until the response has ended. Requests without a caller, which are those of /health and /ready, need no slot.
     """
 
-    def __init__(self, app: ASGIApp, *, slots: int, until_sent: bool) -> None:
+    def __init__(self, app: ASGIApp, *, slots: Slots, until_sent: bool) -> None:
         self.app = app
-        self.slots = asyncio.Semaphore(slots)
+        self.slots = slots
         self.until_sent = until_sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request in a slot. Raises ProblemError (503)."""
-        if scope["path"] == "/health":
+        caller = Request.of(scope).caller
+        if caller is None:
             await self.app(scope, receive, send)
             return
-        await self._acquire()
-        has_begun = False
+        await self._acquire(caller.id)
+        is_held, has_begun = True, False
 
-        async def send_and_release(message: Message) -> None:
-            nonlocal has_begun
-            if not has_begun:
-                has_begun = True
-                if not self.until_sent:
-                    self.slots.release()
+        async def send_without_slot(message: Message) -> None:
+            nonlocal is_held, has_begun
+            has_begun = True
+            is_kept = self.until_sent or message["type"] == "http.response.start"
+            if not is_kept:
+                self.slots.release(caller.id)
+                is_held = False
             await send(message)
+            if not is_kept and message.get("more_body"):
+                await self.slots.acquire(caller.id)  # as long as it takes, since the response has begun
+                is_held = True
 
         try:
-            await self.app(scope, receive, send_and_release)
+            await self.app(scope, receive, send_without_slot)
         except asyncio.CancelledError:  # the server shuts down and waits no longer
             if has_begun:
                 raise
             raise ProblemError(SHUTTING_DOWN) from None
         finally:
-            if self.until_sent or not has_begun:
-                self.slots.release()
+            if is_held:
+                self.slots.release(caller.id)
 
-    async def _acquire(self) -> None:
-        if not self.slots.locked():  # without the cost of a timeout
-            await self.slots.acquire()
+    async def _acquire(self, user: str) -> None:
+        if self.slots.take(user):  # without the cost of a timeout
             return
         try:
             async with asyncio.timeout(SLOT_TIMEOUT):
-                await self.slots.acquire()
+                await self.slots.acquire(user)
         except TimeoutError:
             raise ProblemError(BUSY) from None

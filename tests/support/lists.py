@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from models.task import fold
 from postgres.scope import Scope
 from tests.support.client import Client
 
@@ -114,12 +115,16 @@ def walk(client: Client, query: dict[str, Any]) -> Iterator[list[dict[str, Any]]
         response = client.get(found[1])
 
 
-def insert_many(database: Any, client: Any, number: int, user: str | None = None) -> None:
+def insert_many(
+    database: Any, client: Any, number: int, user: str | None = None, description: str | None = None
+) -> None:
     """Store many tasks without going through the service."""
     statement = """
-        INSERT INTO tasks (user_id, title, title_folded, due_date)
-        SELECT :user, 'task ' || n, 'task ' || n, timestamptz '2026-01-01Z' + n * interval '1 minute'
+        INSERT INTO tasks (user_id, title, title_folded, description, description_folded, due_date)
+        SELECT :user, 'task ' || n, 'task ' || n, :description, :folded,
+               timestamptz '2026-01-01Z' + n * interval '1 minute'
         FROM generate_series(1, :number) AS n RETURNING 1 AS one
     """
     user = user or client.user
-    database.rows(Scope.user(user), text(statement), {"user": user, "number": number}, timeout=60)
+    values = {"user": user, "number": number, "description": description, "folded": fold(description)}
+    database.rows(Scope.user(user), text(statement), values, timeout=60)
