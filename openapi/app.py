@@ -9,6 +9,7 @@ from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from starlette.exceptions import HTTPException
+from uvicorn.config import STARTUP_FAILURE
 
 from handlers.health import Readiness
 from handlers.pages import Cursors
@@ -37,6 +38,7 @@ from postgres import embedded
 from postgres.database import Database
 from settings.development_secret import ensure_cursor_secret, ensure_token_secret
 from settings.settings import Settings
+from settings.values import InvalidSettings
 from tokens.key_set import KeySet
 from tokens.verifier import TokenVerifier
 
@@ -99,11 +101,15 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
 
 
 def application() -> AbstractApp:
-    """Return the application for a process of its own, or exit with a sentence if the contract is invalid."""
+    """Return the application for a process of its own, or exit with a sentence if contract or settings are invalid.
+
+    The code is uvicorn's, by which its supervisor knows that another worker would fail too.
+    """
     try:
         return create_app(is_alone=True)
-    except InvalidContract as error:
-        sys.exit(str(error))
+    except (InvalidContract, InvalidSettings) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(STARTUP_FAILURE)
 
 
 def _database(settings: Settings, host: Host) -> Database:

@@ -6,17 +6,18 @@ Commands import what they alone need, so that the supervisor of several workers 
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from postgres import embedded
 from server import processes
-from settings.settings import Settings
+from server.sockets import listen
+from settings import env_file
+from settings.settings import ENV_FILE, Settings
 from settings.values import InvalidSettings
 
 if TYPE_CHECKING:
@@ -59,19 +60,17 @@ def serve(host: str | None, port: int | None, workers: int | None, reload: bool)
     creates a secret for this machine, prints a token to try it with, and listens on loopback only.
     """
     settings = Settings.load(host=host, port=port, web_concurrency=workers)
-    port = settings.port or _free_port(settings.host)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the embedded database stops too
-    # uvicorn's processes read their settings from the environment.
-    os.environ["DATABASE_URL"] = _database_url(settings)
-    os.environ["HOST"] = settings.host
-    if settings.is_development:
-        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        click.echo(f"Documentation: http://{shown}:{port}/docs")
-        from openapi.app import token_verifier
-
-        token = token_verifier(settings).sign({"sub": "demo"}, DAY)
-        click.echo(f"A token for the user demo, valid for a day: {token}")
-    processes.run(settings, port, reload=reload)
+    with ExitStack() as stack:
+        sockets = listen(settings.host, settings.port)  # first, so that nothing is started or said in vain
+        for one in sockets:
+            stack.enter_context(one)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the embedded database stops too
+        announcement = _announcement(settings, sockets[0].getsockname()[1])
+        # uvicorn's processes read their settings from the environment.
+        os.environ["DATABASE_URL"] = _database_url(settings)
+        os.environ["HOST"] = settings.host
+        _tell_doubt()
+        processes.run(settings, sockets, announcement=announcement, reload=reload)
 
 
 @main.command()
@@ -111,6 +110,7 @@ def check() -> None:
     from models import schema
 
     settings = Settings.load()
+    _tell_doubt()
     for name, value in settings.masked():
         click.echo(f"{name:20} {value}")
     with _database(settings, "The database is not in order") as database:
@@ -118,9 +118,24 @@ def check() -> None:
     click.echo(f"The database is reachable, and its schema is at revision {schema.HEAD}.")
 
 
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        return int(probe.getsockname()[1])
+def _announcement(settings: Settings, port: int) -> str:
+    """Return what is printed as soon as the service answers."""
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    lines = [f"The service is running on http://{shown}:{port}"]
+    if settings.is_development:
+        from openapi.app import token_verifier
+
+        token = token_verifier(settings).sign({"sub": "demo"}, DAY)
+        lines += [
+            f"Documentation: http://{shown}:{port}/docs",
+            f"A token for the user demo, valid for a day: {token}",
+        ]
+    return "\n".join(lines)
+
+
+def _tell_doubt() -> None:
+    if sentence := env_file.doubt(ENV_FILE, os.environ):
+        click.echo(sentence, err=True)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -4,9 +4,13 @@ import socket
 import sys
 from typing import Any
 
+import click
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload, Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
+from server.sockets import shared
 from settings.settings import Settings
 
 # psycopg cannot wait in the usual event loop of Windows.
@@ -14,31 +18,65 @@ EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
 SHUTDOWN = 10  # seconds for requests in flight to finish
 
 
-class SharedPort(socket.socket):
-    """A bound socket of which each worker gets its own at the same address.
+class Server(uvicorn.Server):
+    """Says where it serves, and what else there is to say, as soon as it does."""
 
-    Linux then spreads connections over the workers (socket(7), SO_REUSEPORT). With a common socket the first worker to
-    wake takes every waiting connection, and keeps it as long as the frontend does.
+    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application and accept connections."""
+        await super().startup(sockets)
+        click.echo(self._announcement)
+
+
+class Workers(Multiprocess):
+    """Several workers, of which the first starts alone: what stops it would stop them all, again and again."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], announcement: str) -> None:
+        super().__init__(config, sockets)
+        self._announcement = announcement
+        self._is_serving = False
+        self.has_failed = False
+
+    def init_processes(self) -> None:
+        """Start the first worker."""
+        self._start()
+
+    def keep_subprocess_alive(self) -> None:
+        """Start the other workers when the first serves, and then those that replace dead ones."""
+        if self.should_exit.is_set():
+            return
+        if not self._is_serving:
+            if self.processes[0].exitcode is not None:  # it has said why
+                self.has_failed = True
+                self.should_exit.set()
+            elif self.processes[0].is_ready(timeout=1):
+                self._is_serving = True
+                click.echo(self._announcement)
+                while len(self.processes) < self.processes_num:
+                    self._start()
+            return
+        super().keep_subprocess_alive()
+        self.has_failed = self.should_exit.is_set()
+
+    def _start(self) -> None:
+        process = Process(self.config, self.sockets)
+        process.start()
+        self.processes.append(process)
+
+
+def run(settings: Settings, sockets: list[socket.socket], *, announcement: str, reload: bool) -> None:
+    """Serve on listening sockets until a signal ends it; exit with 1 if the start fails.
+
+    The announcement is printed as soon as requests are answered.
     """
-
-    def __reduce__(self) -> Any:
-        return _bind, (self.family, self.getsockname())
-
-
-def _bind(family: int, address: Any) -> SharedPort:
-    shared = SharedPort(family)
-    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    shared.bind(address)
-    return shared
-
-
-def run(settings: Settings, port: int, *, reload: bool) -> None:
-    """Serve until a signal ends it."""
     options: dict[str, Any] = {
         "app": "openapi.app:application",  # by name, like the protocol, so that the supervisor imports neither
         "factory": True,
         "host": settings.host,
-        "port": port,
+        "port": sockets[0].getsockname()[1],
         "workers": settings.web_concurrency,
         "reload": reload,
         "log_config": _logging(settings),
@@ -50,13 +88,28 @@ def run(settings: Settings, port: int, *, reload: bool) -> None:
         "ws": "none",
         "forwarded_allow_ips": list(settings.forwarded_allow_ips),
     }
-    if settings.web_concurrency == 1 or reload or sys.platform != "linux":
-        uvicorn.run(**options)
-        return
     config = uvicorn.Config(**options)
-    with config.bind_socket() as exclusive:  # refuses a port that another server shares
-        family, address = exclusive.family, exclusive.getsockname()
-    Multiprocess(config, sockets=[_bind(family, address)]).run()
+    server = Server(config, announcement)
+    if reload:
+        ChangeReload(config, target=server.run, sockets=sockets).run()
+    elif config.workers > 1:
+        workers = Workers(config, shared(sockets) if sys.platform == "linux" else sockets, announcement)
+        workers.run()
+        if workers.has_failed:
+            sys.exit(1)
+    else:
+        _run(server, sockets)
+
+
+def _run(server: Server, sockets: list[socket.socket]) -> None:
+    try:
+        server.run(sockets)
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as error:
+        if error.code == STARTUP_FAILURE:
+            sys.exit(1)
+        raise
 
 
 def _logging(settings: Settings) -> dict[str, Any]:

@@ -1,25 +1,27 @@
 """The settings: read once from the environment and `.env`, checked and frozen."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
-
-from settings import values
-from settings.values import MASK, InvalidSettings
+from settings import env_file, values
+from settings.database_url import database, without_passwords
+from settings.values import InvalidSettings
 
 DEFAULT_RATE_LIMIT = 600  # requests a minute
+ENV_FILE = Path(".env")
 LOCAL_FRONTENDS = ("http://localhost:3000", "http://localhost:3001")
 
 
-def _setting(name: str, default: Any, check: Any = None, *, example: str = "", secret: bool = False) -> Any:
-    """Declare a setting; `check` takes its name and value, `example` goes into `.env.example`."""
-    metadata = {"name": name, "check": check, "example": example, "secret": secret}
-    return field(default=default, repr=not secret, metadata=metadata)
+def _setting(name: str, default: Any, check: Any = None, *, example: str = "", mask: Any = None) -> Any:
+    """Declare a setting; `check` takes its name and value, `example` goes into `.env.example`.
+
+    `mask` returns what is shown of a value that is a secret or has one in it.
+    """
+    metadata = {"name": name, "check": check, "example": example, "mask": mask}
+    return field(default=default, repr=not mask, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +29,20 @@ class Settings:
     """Every setting with its description, from which `make settings` writes docs/settings.md and .env.example."""
 
     database_url: str | None = _setting(
-        "DATABASE_URL", None, values.database, example="postgresql://tasks_api:password@host/tasks_api", secret=True
+        "DATABASE_URL",
+        None,
+        database,
+        example="postgresql://tasks_api:password@host/tasks_api",
+        mask=without_passwords,
     )
     """URL of PostgreSQL 15 or later, in any form that libpq reads. The role must not be superuser or have `BYPASSRLS`.
     Default: an embedded PostgreSQL 18 with its data in `DATA_DIR`."""
     neon_db_url: str | None = _setting(
-        "NEON_DB_URL", None, values.database, example="postgresql://tasks_api:password@host/neondb", secret=True
+        "NEON_DB_URL",
+        None,
+        database,
+        example="postgresql://tasks_api:password@host/neondb",
+        mask=without_passwords,
     )
     """The same under Neon's name; `DATABASE_URL` takes precedence. Default: none."""
     database_pool_size: int = _setting("DATABASE_POOL_SIZE", 10, values.COUNT)
@@ -43,7 +53,7 @@ class Settings:
     """How long a statement may wait for a lock before the request fails with 503."""
     data_dir: Path = _setting("DATA_DIR", Path(".data"))
     """Folder of the embedded database and the development secret. A relative path starts at the current directory."""
-    better_auth_secret: str | None = _setting("BETTER_AUTH_SECRET", None, values.secret, secret=True)
+    better_auth_secret: str | None = _setting("BETTER_AUTH_SECRET", None, values.secret, mask=values.hidden)
     """Secret that signs tokens (HS256), at least 32 bytes, the same as the frontend's. Make one with
     `python3 -c "import secrets; print(secrets.token_urlsafe(32))"`. Default: none; without `BETTER_AUTH_URL` too, the
     service makes one, keeps it in `DATA_DIR`, and starts on a loopback address only."""
@@ -75,7 +85,7 @@ class Settings:
     rate_limit: int | None = _setting("RATE_LIMIT", None, values.RATE, example=str(DEFAULT_RATE_LIMIT))
     """Requests a minute that each user may send. `off` and `0` allow any number.
     Default: `off` where `HOST` is a loopback address, else `600`."""
-    rate_limit_storage: str = _setting("RATE_LIMIT_STORAGE", "memory://", values.storage)
+    rate_limit_storage: str = _setting("RATE_LIMIT_STORAGE", "memory://", values.storage, mask=values.without_userinfo)
     """Where requests are counted: `memory://` (per process) or `redis://:password@host:6379/0` (for all processes)."""
     max_tasks_per_user: int | None = _setting("MAX_TASKS_PER_USER", 10_000, values.QUOTA)
     """How many tasks a user may have; creating one more is refused with 403. `off` and `0` allow any number."""
@@ -88,9 +98,9 @@ class Settings:
     def load(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
         """Read the settings: `overrides` unless None, else the environment, else `.env`. Raises InvalidSettings."""
         if environment is None:
-            environment = _dotenv() | dict(os.environ)
+            environment = env_file.read(ENV_FILE) | dict(os.environ)
         given = {
-            one.name: values.parse(one.metadata["name"], one.type, environment[one.metadata["name"]].strip())
+            one.name: values.parse(one.metadata["name"], one.type, environment[one.metadata["name"]])
             for one in fields(cls)
             if environment.get(one.metadata["name"], "").strip()
         }
@@ -135,14 +145,10 @@ class Settings:
             value = getattr(self, one.name)
             if value in (None, ()):
                 shown = "(not set)"
-            elif one.name.endswith("_url") and one.metadata["secret"]:
-                shown = values.without_passwords(value)
-            elif one.metadata["secret"]:
-                shown = MASK
-            elif one.type == tuple[str, ...]:
-                shown = ", ".join(value)
+            elif one.metadata["mask"]:
+                shown = one.metadata["mask"](value)
             else:
-                shown = re.sub(r"//[^/]*@", f"//{MASK}@", str(value))
+                shown = values.without_userinfo(", ".join(value) if isinstance(value, tuple) else value)
             yield one.metadata["name"], shown
 
     def _check(self) -> None:
@@ -160,10 +166,3 @@ class Settings:
                 f"HOST is {self.host}, which others can reach, and neither BETTER_AUTH_SECRET nor BETTER_AUTH_URL is "
                 "set. Set one, or bind to 127.0.0.1."
             )
-
-
-def _dotenv() -> dict[str, str]:
-    try:
-        return {name: value for name, value in dotenv_values(".env").items() if value}
-    except UnicodeDecodeError:
-        raise InvalidSettings("The file .env is not UTF-8. Save it in that encoding.") from None

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
 MASK = "********"
 MIN_SECRET = 32  # bytes
+LITERAL = "BETTER_AUTH_SECRET"  # blanks around it count, as they do for the frontend
 
 
 class InvalidSettings(Exception):
@@ -30,7 +28,7 @@ class Limits:
     def __call__(self, name: str, value: Any) -> None:
         """Raise InvalidSettings unless the value is within the limits."""
         if not self.accepts(value):
-            raise InvalidSettings(f"{name} is {value!r}. Set it to {self.text}.")
+            raise InvalidSettings(f"{name} is {quoted(value)}. Set it to {self.text}.")
 
 
 COUNT = Limits("a number from 1 to 1000", lambda number: 1 <= number <= 1000)
@@ -44,11 +42,14 @@ LEVEL = Limits("debug, info, warning or error", ("debug", "info", "warning", "er
 
 def parse(name: str, type_: Any, text: str) -> Any:
     """Return the value of a setting's text. Raises InvalidSettings."""
+    if name == LITERAL:
+        return text
+    text = text.strip()
     if type_ in (int, float):
         try:
             return type_(text)
         except ValueError:
-            raise InvalidSettings(f"{name} is {text!r}. Set it to a number.") from None
+            raise InvalidSettings(f"{name} is {quoted(text)}. Set it to a number.") from None
     if type_ == int | None:
         return 0 if text.lower() == "off" else parse(name, int, text)
     if type_ is Path:
@@ -56,14 +57,6 @@ def parse(name: str, type_: Any, text: str) -> Any:
     if type_ == tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     return text
-
-
-def database(name: str, url: str) -> None:
-    """Raise InvalidSettings unless libpq can read the URL."""
-    with suppress(psycopg.Error):
-        if conninfo_to_dict(url):
-            return
-    raise InvalidSettings(f"{name} is no PostgreSQL URL. Write it like postgresql://user:password@host/name")
 
 
 def secret(name: str, text: str) -> None:
@@ -105,7 +98,7 @@ def networks(name: str, texts: tuple[str, ...]) -> None:
             ip_network("0.0.0.0/0" if text == "*" else text)
         except ValueError:
             raise InvalidSettings(
-                f"{name} has {text!r}. Write addresses or networks, such as 10.0.0.0/8, or *."
+                f"{name} has {quoted(text)}. Write addresses or networks, such as 10.0.0.0/8, or *."
             ) from None
 
 
@@ -128,7 +121,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def without_passwords(url: str) -> str:
-    """Return a database URL as libpq's parameters, passwords masked."""
-    parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()}
-    return make_conninfo("", **parameters | {name: MASK for name in parameters if "password" in name})
+def quoted(value: object) -> str:
+    """Return a value for a sentence, without what may be a user and a password."""
+    return repr(re.sub(".*@", f"{MASK}@", value, flags=re.DOTALL) if isinstance(value, str) else value)
+
+
+def hidden(_secret: str) -> str:
+    """Return what is shown instead of a secret."""
+    return MASK
+
+
+def without_userinfo(value: object) -> str:
+    """Return a value without the user and the password of a URL: all up to the last `@`, as one may be unencoded."""
+    return re.sub("://.*@", f"://{MASK}@", str(value), flags=re.DOTALL)

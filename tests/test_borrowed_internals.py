@@ -28,6 +28,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from postgres.round_trip import is_active, is_idle, server_encoding
 from postgres.statement import DIALECT
@@ -156,8 +157,10 @@ def test_uvicorns_protocol_is_the_one_that_the_http_protocol_extends() -> None:
 def test_uvicorns_supervisor_hands_its_sockets_to_the_workers_by_pickling() -> None:
     moved = "uvicorn's supervisor has moved: mend server/processes.py"
     assert takes(Multiprocess, "config", "sockets"), moved
-    assert lacking(Multiprocess, "run") == [], moved
-    assert takes(uvicorn.Config.bind_socket, "self"), moved
+    assert lacking(Multiprocess, "run", "init_processes", "keep_subprocess_alive") == [], moved
+    assert takes(Process, "config", "sockets"), moved
+    assert lacking(Process, "start", "is_ready", "exitcode") == [], moved
+    assert takes(uvicorn.Server.startup, "self", "sockets"), moved
 
 
 def test_limits_counts_in_the_places_that_its_memory_is_replaced_in() -> None:

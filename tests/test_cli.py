@@ -12,8 +12,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import httpx
 import jwt
 import psycopg
@@ -38,6 +40,7 @@ COMMANDS = {"serve", "token", "migrate", "check"}
 DAY = 24 * 60 * 60
 SECONDS = 30  # to wait for a process
 Run = Callable[..., Result]
+TAKEN = "Another program listens on port {} of 127.0.0.1. Stop it, or set PORT to another one.\n"
 
 
 @pytest.fixture
@@ -58,17 +61,23 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `serve` asks of uvicorn, which does not run."""
     asked: dict[str, Any] = {}
 
-    class Workers:
-        def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    class Runs:
+        has_failed = False
+
+        def __init__(self, config: uvicorn.Config, *arguments: Any) -> None:
             asked.update(vars(config))
-            sockets[0].close()
+            self._announcement = arguments[-1]
 
-        def run(self) -> None:
-            """Run none."""
+        def run(self, *_: Any) -> None:
+            click.echo(self._announcement)
 
-    monkeypatch.setattr("uvicorn.run", lambda **options: asked.update(options))
-    monkeypatch.setattr("uvicorn.Config.bind_socket", lambda _: socket.socket())
-    monkeypatch.setattr("server.processes.Multiprocess", Workers)
+    def listen(host: str, port: int) -> list[Any]:
+        return [SimpleNamespace(getsockname=lambda: (host, port))]
+
+    monkeypatch.setattr("server.cli.listen", listen)
+    monkeypatch.setattr("server.processes.shared", lambda sockets: sockets)
+    monkeypatch.setattr("server.processes.Server", Runs)
+    monkeypatch.setattr("server.processes.Workers", Runs)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for name in ("DATABASE_URL", "HOST"):  # so that what `serve` sets ends with the test
         monkeypatch.setenv(name, "")
@@ -481,8 +490,7 @@ def test_a_port_that_another_server_has_is_refused(tmp_path: Path, database_url:
         for workers in ("1", "2"):
             arguments = ("--port", port, "--workers", workers)
             result = process(tmp_path / "other", "serve", *arguments, DATABASE_URL=database_url)
-            assert result.returncode != 0
-            assert "address already in use" in result.stderr.lower()
+            assert (result.returncode, result.stdout, result.stderr) == (1, "", TAKEN.format(port))
 
 
 def test_the_process_that_watches_over_workers_imports_neither_connexion_nor_sqlalchemy() -> None:
@@ -522,12 +530,32 @@ def test_the_log_level_holds_for_the_server(run: Run, served: dict[str, Any], da
     assert served["log_config"]["root"]["level"] == level.upper()
 
 
-def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--reload",)])
+def test_a_port_that_is_taken_is_told_before_anything_is_started_or_printed(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = process(tmp_path, "serve", "--port", port, DATABASE_URL=database_url)
-    assert result.returncode != 0
-    assert "address already in use" in result.stderr.lower()
+        result = process(tmp_path, "serve", "--port", port, *options)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", TAKEN.format(port))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+def test_what_stops_the_application_ends_serve_with_one_sentence(
+    tmp_path: Path, database_url: str, options: tuple[str, ...]
+) -> None:
+    # A module in front of the project's, in whose application a setting is found wrong.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import openapi.contract_checks as checks\n"
+        "from settings.values import InvalidSettings\n"
+        "def refuse(*_): raise InvalidSettings('No good.')\n"
+        "checks.check = refuse\n"
+    )
+    environment = {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    result = process(tmp_path, "serve", "--port", "0", *options, **environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("No good.\n") == 1
     assert "Traceback" not in result.stderr
 
 
