@@ -32,6 +32,7 @@ from openapi.request import Services
 from postgres import embedded
 from postgres.database import Database
 from settings.development_secret import ensure_cursor_secret, ensure_token_secret
+from settings.proxy import proxy_for
 from settings.settings import Settings
 from tokens.key_set import KeySet
 from tokens.verifier import TokenVerifier
@@ -114,7 +115,7 @@ def token_verifier(settings: Settings) -> TokenVerifier:
     """Return the verifier that the settings ask for."""
     return TokenVerifier(
         secret=ensure_token_secret(settings),
-        key_set=KeySet(settings.key_set_url) if settings.key_set_url else None,
+        key_set=KeySet(url, proxy=proxy_for(url)) if (url := settings.key_set_url) else None,
         origin=settings.origin,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,

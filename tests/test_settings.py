@@ -248,6 +248,48 @@ def test_the_default_origin_is_written_as_browsers_write_it(url: str) -> None:
     assert settings.origins == ("https://app.example.com",)
 
 
+# Each as a browser serializes it: `new URL(url).origin`.
+INTERNATIONAL = {
+    "https://bücher.example": "https://xn--bcher-kva.example",
+    "https://BÜCHER.example:443": "https://xn--bcher-kva.example",
+    "https://faß.example": "https://xn--fa-hia.example",
+    "https://日本語。example:8443": "https://xn--wgv71a119e.example:8443",
+    "http://ｌｏｃａｌｈｏｓｔ:3000": "http://localhost:3000",
+    "https://XN--BCHER-KVA.example": "https://xn--bcher-kva.example",
+    "http://[0:0::0001]:3000": "http://[::1]:3000",
+    "http://[2001:DB8::A:0:0:1]": "http://[2001:db8::a:0:0:1]",
+    "http://[::ffff:127.0.0.1]": "http://[::ffff:7f00:1]",
+}
+
+
+@pytest.mark.parametrize(("url", "origin"), INTERNATIONAL.items())
+def test_an_issuer_is_known_by_the_origin_that_browsers_send(url: str, origin: str) -> None:
+    settings = Settings.load({"BETTER_AUTH_URL": url, "BETTER_AUTH_SECRET": SECRET})
+    assert (settings.origin, settings.origins) == (origin, (origin,))
+    assert settings.key_set_url == f"{origin}/api/auth/jwks"
+
+
+@pytest.mark.parametrize(("url", "origin"), INTERNATIONAL.items())
+def test_an_origin_that_browsers_send_in_another_form_is_refused_with_that_form(url: str, origin: str) -> None:
+    assert refusal(CORS_ORIGINS=f"https://a.example,{url}") == (
+        f"CORS_ORIGINS has {url!r}, which browsers send as {origin!r}. Write it like that."
+    )
+    assert Settings.load({"CORS_ORIGINS": origin}).origins == (origin,)
+
+
+@pytest.mark.parametrize("name", ["BETTER_AUTH_URL", "CORS_ORIGINS", "JWKS_URL"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.1", "0x7f.0.0.1", "127.0.0.01", "2130706433", "256.0.0.1", "a b", "a..b", ".a", "%61.example", "a_é"),
+        *("x" * 64, "a." * 128, "[::1%25eth0]", "[v1.x]", "é" * 64, "-\u0301.example", "a\\b", "a|b"),
+    ],
+)
+def test_what_is_no_host_is_refused(name: str, host: str) -> None:
+    others = {"JWT_ISSUER": "i", "JWT_AUDIENCE": "a"}
+    assert "no origin. Write it like https://app.example.com" in refusal(**{name: f"https://{host}"}, **others)
+
+
 @pytest.mark.parametrize("url", ["app.example.com", "ftp://app.example.com", "https://", "http://[::1"])
 def test_an_issuer_that_is_no_url_is_refused(url: str) -> None:
     assert refusal(BETTER_AUTH_URL=url, BETTER_AUTH_SECRET=SECRET) == (
