@@ -11,6 +11,7 @@ from connexion.middleware.security import SecurityMiddleware
 from starlette.exceptions import HTTPException
 
 from handlers.pages import Cursors
+from models.service_key import service_key
 from openapi.connexion_adapter import HOSTS, Host, Identification, Routing, answer_error, find_handler
 from openapi.contract import Contract, InvalidContract
 from openapi.contract_checks import check
@@ -31,7 +32,7 @@ from openapi.rate_limiter import RateLimiter
 from openapi.request import Services
 from postgres import embedded
 from postgres.database import Database
-from settings.development_secret import ensure_cursor_secret, ensure_token_secret
+from settings.development_secret import ensure_token_secret
 from settings.proxy import proxy_for
 from settings.settings import Settings
 from tokens.key_set import KeySet
@@ -53,7 +54,8 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
     database, tokens = _database(settings, host), token_verifier(settings)
     limit = settings.requests_per_minute
     limiter = RateLimiter(limit, settings.rate_limit_storage) if limit else None
-    services = Services(database, tokens, Cursors(ensure_cursor_secret(settings)), host.stream, contract.url_for)
+    cursors = Cursors(partial(service_key, database, "cursors"))
+    services = Services(database, tokens, cursors, host.stream, contract.url_for)
     app = host.app(
         __name__,
         middlewares=[  # outermost first
@@ -77,9 +79,7 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
             host.innermost(contract),
         ],
         resolver=host.resolver,
-        lifespan=partial(
-            lifespan, run=host.run, database=database, key_set=tokens.key_set, limiter=limiter, is_alone=is_alone
-        ),
+        lifespan=partial(lifespan, run=host.run, services=services, limiter=limiter, is_alone=is_alone),
     )
     app.add_api(contract.document)
     for error in (ProblemException, HTTPException, Exception):

@@ -11,6 +11,7 @@ PRELUDE: Final = (
 )
 READ_PRELUDE: Final = PRELUDE + b", set_config('transaction_read_only', 'on', true)"
 EXPIRED_KEYS: Final = "expired-keys"
+SERVICE_KEYS: Final = "service-keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,8 @@ class Scope:
     def sweep(cls) -> "Scope":
         """See the expired idempotency keys of all users, and nothing else."""
         return cls("", EXPIRED_KEYS)
+
+    @classmethod
+    def service_keys(cls) -> "Scope":
+        """See the service's own keys, and nothing else."""
+        return cls("", SERVICE_KEYS)

@@ -15,15 +15,18 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from server.cli import main
 from settings.proxy import proxy_for
 from settings.settings import Settings
 from settings.values import InvalidSettings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
 from tests.support.server import SECRET, Server
+from tests.support.waiting import await_true
 from tokens.key_set import COOL_DOWN, MAX_AGE, MAX_SIZE, REFRESH_AGE, KeySet, KeysUnavailable, parse
 from tokens.verifier import InvalidToken, TokenVerifier
 
@@ -228,12 +231,43 @@ def test_an_issuer_that_is_away_from_the_start_is_a_503_until_it_comes(
             detail = "The keys of the token's issuer cannot be reached. Try again."
             assert_problem(response, 503, "unavailable", detail)
             assert response.headers["retry-after"] == "2"
+            assert_problem(client.get("/ready"), 503, "unavailable", detail)
             assert client.get("/health").status_code == 200
             issuer.status = 200
             deadline = time.monotonic() + cool_down + 2
             while client.get("/api/tasks").status_code != 200:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+
+
+@pytest.mark.parametrize("framework", HOSTS)
+def test_a_service_that_never_read_the_keys_gets_ready_by_itself(
+    make_settings: Callable[..., Settings], conformance: Conformance, cool_down: float, framework: str
+) -> None:
+    with Issuer() as issuer:
+        issuer.status = 500
+        settings = make_settings(better_auth_url=issuer.url, server_framework=framework)
+        with Server(settings) as server, Client(server.url, conformance) as client:
+            detail = "The keys of the token's issuer cannot be reached. Try again."
+            assert_problem(client.get("/ready"), 503, "unavailable", detail)
+            issuer.status = 200
+            await_true(lambda: client.get("/ready").status_code == 200, 20 * cool_down)
+            issuer.status = 500
+            assert client.get("/ready").status_code == 200
+
+
+def test_check_tells_whether_the_keys_can_be_read(database_url: str, database: Any) -> None:  # noqa: ARG001
+    with Issuer() as issuer:
+        environment = {"DATABASE_URL": database_url, "BETTER_AUTH_URL": issuer.url, "BETTER_AUTH_SECRET": SECRET}
+        result = CliRunner().invoke(main, ["check"], env=environment)
+        assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "The issuer's keys can be read.")
+        issuer.body = b"{}"
+        result = CliRunner().invoke(main, ["check"], env=environment)
+        sentence = f"the key set at {issuer.url}/api/auth/jwks cannot be read: it has no usable key"
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+            1,
+            f"No token of the issuer can be verified: {sentence}",
+        )
 
 
 def test_a_rotated_key_is_accepted_within_the_cool_down_and_the_old_one_goes_on(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from settings.development_secret import ensure_cursor_secret, ensure_token_secret
+from settings.development_secret import ensure_token_secret
 from settings.settings import DEFAULT_RATE_LIMIT, LOCAL_FRONTENDS, Settings
 from settings.values import MIN_SECRET, InvalidSettings
 from tests.support.server import ROOT
@@ -69,12 +69,6 @@ def test_a_key_set_without_an_issuer_is_refused() -> None:
     )
     own = {"JWT_ISSUER": "https://issuer.example.com", "JWT_AUDIENCE": "tasks"}
     assert ensure_token_secret(Settings.load(own | {"JWKS_URL": "https://keys.example.com"})) is None
-
-
-def test_cursors_are_sealed_with_what_all_processes_know() -> None:
-    issuer = {"BETTER_AUTH_URL": "https://app.example.com", "DATABASE_URL": "postgresql://u:p@h/db"}
-    assert ensure_cursor_secret(Settings.load(issuer)) == "postgresql://u:p@h/db"
-    assert ensure_cursor_secret(Settings.load(issuer | {"BETTER_AUTH_SECRET": SECRET})) == SECRET
 
 
 def test_a_configured_secret_is_no_development(tmp_path: Path) -> None:
