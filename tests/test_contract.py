@@ -94,7 +94,7 @@ def test_a_handler_names_each_parameter_of_its_operation(
     ]
     handler = f"{operation['x-openapi-router-controller']}.{identifier}"
     arguments = set(inspect.signature(get_function_from_name(handler)).parameters)
-    assert arguments - {"database", "caller", "body", "cursors", "stream", "url_for"} == set(parameters)
+    assert arguments - {"database", "tokens", "caller", "body", "cursors", "stream", "url_for"} == set(parameters)
     assert ("body" in arguments) == ("requestBody" in operation)
 
 
