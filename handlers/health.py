@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from models import schema
+from postgres.database import Database
 from postgres.greenlets import wait_for
 
 CHECK_INTERVAL: Final = 1.0  # seconds
@@ -34,6 +36,13 @@ class Readiness:
             self._expires = time.monotonic() + CHECK_INTERVAL
 
 
+class Tokens(Protocol):
+    """What verifies tokens."""
+
+    def check(self) -> None:
+        """Raise an error if no token can be verified."""
+
+
 def health() -> dict[str, str]:
     """Respond while the process runs."""
     return {"status": "ok"}
@@ -43,3 +52,9 @@ def ready(readiness: Readiness) -> dict[str, str]:
     """Respond if the service is ready to serve users."""
     readiness.ensure()
     return {"status": "ok"}
+
+
+def check(database: Database, tokens: Tokens) -> None:
+    """Raise an error unless the service can do its work."""
+    schema.check(database)
+    tokens.check()

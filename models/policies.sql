@@ -14,6 +14,18 @@ CREATE POLICY idempotency_keys_update ON idempotency_keys AS PERMISSIVE FOR UPDA
     USING (user_id = current_setting('app.user_id'::text, true))
     WITH CHECK (user_id = current_setting('app.user_id'::text, true));
 
+ALTER TABLE service_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE service_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY service_keys_delete ON service_keys AS PERMISSIVE FOR DELETE TO public
+    USING (current_setting('app.probe'::text, true) = 'service-keys'::text);
+CREATE POLICY service_keys_insert ON service_keys AS PERMISSIVE FOR INSERT TO public
+    WITH CHECK (current_setting('app.probe'::text, true) = 'service-keys'::text);
+CREATE POLICY service_keys_select ON service_keys AS PERMISSIVE FOR SELECT TO public
+    USING (current_setting('app.probe'::text, true) = 'service-keys'::text);
+CREATE POLICY service_keys_update ON service_keys AS PERMISSIVE FOR UPDATE TO public
+    USING (current_setting('app.probe'::text, true) = 'service-keys'::text)
+    WITH CHECK (current_setting('app.probe'::text, true) = 'service-keys'::text);
+
 ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tasks FORCE ROW LEVEL SECURITY;
 CREATE POLICY tasks_delete ON tasks AS PERMISSIVE FOR DELETE TO public

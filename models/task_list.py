@@ -99,7 +99,7 @@ class Query:
 
 
 class Position(NamedTuple):
-    """The sort key and the id of a page's last task, after which the next page begins."""
+    """The sort key and the id of a page's last task, after which the next page begins, as text."""
 
     key: str | None
     id: str
@@ -181,6 +181,23 @@ def position(query: Query, row: Row) -> Position:
         value: datetime | None = row["created_at" if query.sort == "created" else "due_date"]
         key = value.isoformat() if value else None
     return Position(key, str(row["id"]))
+
+
+def parse_position(query: Query, content: Any) -> Position:
+    """Return the position of this list that JSON stands for. Raises ValueError if there is none."""
+    match content:
+        case [str() | None as key, str() as id] if str(UUID(id)) == id and _is_key(query, key):
+            return Position(key, id)
+    raise ValueError("it is no position")
+
+
+def _is_key(query: Query, key: str | None) -> bool:
+    """Tell whether `position` may have returned this key. Raises ValueError for what is no instant, or no text."""
+    if key is None:
+        return query.sort == "due_date"
+    if query.sort == "title":
+        return bool(key.encode()) and "\0" not in key  # which PostgreSQL can store
+    return datetime.fromisoformat(key).isoformat() == key and len(key) <= len("0001-01-01T00:00:00.000000")
 
 
 def _key(query: Query, key: str | None) -> Any:

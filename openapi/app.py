@@ -11,10 +11,11 @@ from connexion.middleware.security import SecurityMiddleware
 from starlette.exceptions import HTTPException
 from uvicorn.config import STARTUP_FAILURE
 
+from handlers import health
 from handlers.health import Readiness
 from handlers.pages import Cursors
-from models import schema
 from models.quota import Quota
+from models.service_key import service_key
 from openapi.connexion_adapter import HOSTS, Host, Identification, Routing, answer_error, find_handler
 from openapi.contract import Contract, InvalidContract
 from openapi.contract_checks import check
@@ -36,7 +37,8 @@ from openapi.request import Services
 from openapi.slots import Slots
 from postgres import embedded
 from postgres.database import Database
-from settings.development_secret import ensure_cursor_secret, ensure_token_secret
+from settings.development_secret import ensure_token_secret
+from settings.proxy import proxy_for
 from settings.settings import Settings
 from settings.values import InvalidSettings
 from tokens.key_set import KeySet
@@ -61,9 +63,9 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
     services = Services(
         database=database,
         tokens=tokens,
-        cursors=Cursors(ensure_cursor_secret(settings)),
+        cursors=Cursors(partial(service_key, database, "cursors")),
         quota=Quota(settings.max_tasks_per_user or 0, settings.max_keys_per_user or 0),
-        readiness=Readiness(partial(host.run, schema.check, database)),
+        readiness=Readiness(partial(host.run, health.check, database, tokens)),
         stream=host.stream,
         url_for=contract.url_for,
     )
@@ -90,9 +92,7 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
             host.innermost(contract),
         ],
         resolver=host.resolver,
-        lifespan=partial(
-            lifespan, run=host.run, database=database, key_set=tokens.key_set, limiter=limiter, is_alone=is_alone
-        ),
+        lifespan=partial(lifespan, run=host.run, services=services, limiter=limiter, is_alone=is_alone),
     )
     app.add_api(contract.document)
     for error in (ProblemException, HTTPException, Exception):
@@ -132,7 +132,7 @@ def token_verifier(settings: Settings) -> TokenVerifier:
     """Return the verifier that the settings ask for."""
     return TokenVerifier(
         secret=ensure_token_secret(settings),
-        key_set=KeySet(settings.key_set_url) if settings.key_set_url else None,
+        key_set=KeySet(url, proxy=proxy_for(url)) if (url := settings.key_set_url) else None,
         origin=settings.origin,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,

@@ -7,11 +7,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from handlers.pages import Cursors
 from models import idempotency, schema
 from openapi.rate_limiter import RateLimiter
+from openapi.request import Services
 from postgres.database import Database
 from postgres.errors import DatabaseUnavailable, RoleUnbound
-from tokens.key_set import KeySet
+from tokens.key_set import KeySet, KeysUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +27,18 @@ Run = Callable[..., Awaitable[Any]]
 
 @contextlib.asynccontextmanager
 async def lifespan(
-    _app: object, run: Run, database: Database, key_set: KeySet | None, limiter: RateLimiter | None, is_alone: bool
+    _app: object, run: Run, services: Services, limiter: RateLimiter | None, is_alone: bool
 ) -> AsyncIterator[None]:
     """Run what an application needs beside its requests; `run` runs a function that waits for the database."""
-    attempted = asyncio.Event()
+    database, key_set, attempted = services.database, services.tokens.key_set, asyncio.Event()
     tasks = [
-        asyncio.create_task(migrate(run, database, attempted)),
+        asyncio.create_task(migrate(run, database, services.cursors, attempted)),
         asyncio.create_task(sweep(run, database)),
         asyncio.create_task(watch(database)),
     ]
     if key_set:
         await key_set.refresh()
+        tasks.append(asyncio.create_task(load(key_set)))
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(attempted.wait(), START_TIMEOUT)
     if is_alone:
@@ -49,23 +52,40 @@ async def lifespan(
     await run(database.dispose)
 
 
-async def migrate(run: Run, database: Database, attempted: asyncio.Event) -> None:
+async def migrate(run: Run, database: Database, cursors: Cursors, attempted: asyncio.Event) -> None:
     """Bring the schema up to date as soon as the database can be reached; set `attempted` after the first attempt."""
+    told = ""
     while True:
         try:
             await run(schema.migrate, database)
             await run(schema.check, database)
+            await run(cursors.prepare)
             return
         except RoleUnbound as error:
             logger.error("no task is served: %s", error)
             return
         except DatabaseUnavailable as error:
-            logger.warning("the database is not in order, retrying: %s", error)
-        except Exception:
-            logger.exception("the migration failed, retrying")
+            if str(error) != told:  # once, however long it lasts
+                logger.warning("the database is not in order, retrying: %s", error)
+            told = str(error)
+        except Exception as error:
+            if str(error) != told:
+                logger.exception("the migration failed, retrying")
+            told = str(error)
         finally:
             attempted.set()
         await asyncio.sleep(RETRY_INTERVAL)
+
+
+async def load(key_set: KeySet) -> None:
+    """Try until the issuer's keys were read once, since no request may come that asks for them before /ready is 200."""
+    while True:
+        try:
+            key_set.check()
+            return
+        except KeysUnavailable:
+            await asyncio.sleep(RETRY_INTERVAL)
+            await key_set.refresh()
 
 
 async def watch(database: Database) -> None:

@@ -21,7 +21,7 @@ from models.errors import (
     TooManyTasks,
     VersionMismatch,
 )
-from postgres.errors import DatabaseUnavailable
+from postgres.errors import DatabaseUnavailable, NotInOrder, ReadOnly
 from tokens.key_set import KeysUnavailable
 from tokens.verifier import InvalidToken
 
@@ -165,6 +165,7 @@ DOMAIN_ERRORS: Final = {
     KeysUnavailable: Problem(
         503, Code.UNAVAILABLE, "The keys of the token's issuer cannot be reached. Try again.", RETRY_AFTER
     ),
+    ReadOnly: Problem(503, Code.UNAVAILABLE, "The database accepts no writes now. Try again.", RETRY_AFTER),
     DatabaseUnavailable: Problem(
         503, Code.UNAVAILABLE, "The database cannot be reached or is too busy. Try again.", RETRY_AFTER
     ),
@@ -178,6 +179,8 @@ def problem_for(error: Exception) -> Problem:
     if isinstance(error, InvalidToken):  # RFC 6750, section 3
         challenge = f'{CHALLENGE}, error="invalid_token", error_description="{error}"'
         return Problem(401, Code.INVALID_TOKEN, str(error), {"WWW-Authenticate": challenge})
+    if isinstance(error, NotInOrder):
+        return Problem(503, Code.UNAVAILABLE, f"The service is not ready: {error}.", RETRY_AFTER)
     if isinstance(error, VersionMismatch):  # RFC 9110, section 15.5.13
         detail = "The task has changed since. Its current entity tag is in the ETag header."
         return Problem(412, Code.PRECONDITION_FAILED, detail, {"ETag": entity_tag(error.version)})

@@ -43,7 +43,7 @@ class RateLimiter:
         try:
             async with asyncio.timeout(STORAGE_TIMEOUT):
                 count = await self._storage.incr(key, self.window)
-                reset = await self._storage.get_expiry(key) - time.time()
+                reset = await self._storage.remaining(key, self.window)
         except Exception as error:
             # Any error: the limit is for fairness and protects no data, so the service goes on without it.
             self._failures += 1
@@ -52,8 +52,8 @@ class RateLimiter:
                 logger.warning("requests are not limited, RATE_LIMIT_STORAGE does not respond: %r", error)
             return None
         self._failures = 0
-        # Redis rounds to the nearest second; a client that waits as long as told must not come too early.
-        return self.limit - count, min(self.window, max(1, math.ceil(reset + 0.5)))
+        # Redis cuts off what is less than a millisecond; a client that waits as long as told must not come too early.
+        return self.limit - count, min(self.window, max(1, math.ceil(reset + 0.002)))
 
     async def close(self) -> None:
         """Close the connections to the storage."""

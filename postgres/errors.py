@@ -19,6 +19,14 @@ class DatabaseUnavailable(Exception):
     """The database cannot be reached, is overloaded, or its schema is not in place yet."""
 
 
+class NotInOrder(DatabaseUnavailable):
+    """The check found a database that the service cannot use as it is; the message says why, and has no secret."""
+
+
+class ReadOnly(DatabaseUnavailable):
+    """The database accepts no writes, as a standby; reads that write raise DatabaseFault before this."""
+
+
 class ConnectionBroken(DatabaseUnavailable):
     """The connection broke during a statement, which may or may not have been executed."""
 
@@ -39,7 +47,6 @@ GRANT = "grant the role what it lacks, or migrate as the role that owns the sche
 UNAVAILABLE = (
     psycopg.OperationalError,  # down, refused, timed out, at its limits
     psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,  # a standby; reads that write raise DatabaseFault before this
     psycopg.errors.UndefinedTable,  # not migrated yet
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InsufficientPrivilege,
@@ -60,6 +67,8 @@ def translate_errors() -> Iterator[None]:
             raise LockTimeout(message) from error
         if isinstance(original, psycopg.errors.QueryCanceled):
             raise StatementTimeout(message) from error
+        if isinstance(original, psycopg.errors.ReadOnlySqlTransaction):
+            raise ReadOnly(message) from error
         if isinstance(original, psycopg.errors.InsufficientPrivilege):
             message += f"; {GRANT}"
         if isinstance(original, UNAVAILABLE):

@@ -13,6 +13,7 @@ READ_PRELUDE: Final = PRELUDE + b", set_config('transaction_read_only', 'on', tr
 # The next statement then sees all that was committed before the lock was there.
 EXCLUSIVE_PRELUDE: Final = PRELUDE + b", pg_advisory_xact_lock(hashtextextended($1, 0))"
 EXPIRED_KEYS: Final = "expired-keys"
+SERVICE_KEYS: Final = "service-keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,8 @@ class Scope:
     def sweep(cls) -> "Scope":
         """See the expired idempotency keys of all users, and nothing else."""
         return cls("", EXPIRED_KEYS)
+
+    @classmethod
+    def service_keys(cls) -> "Scope":
+        """See the service's own keys, and nothing else."""
+        return cls("", SERVICE_KEYS)

@@ -106,7 +106,10 @@ def migrate() -> None:
 
 @main.command()
 def check() -> None:
-    """Print the configuration with secrets masked, and check the database; exit with 1 if it is not in order."""
+    """Print the configuration with secrets masked, and check the database and the issuer's keys.
+
+    Exit with 1 if one of them is not in order.
+    """
     from models import schema
 
     settings = Settings.load()
@@ -116,6 +119,20 @@ def check() -> None:
     with _database(settings, "The database is not in order") as database:
         schema.check(database)
     click.echo(f"The database is reachable, and its schema is at revision {schema.HEAD}.")
+    if settings.key_set_url:
+        _check_key_set(settings)
+
+
+def _check_key_set(settings: Settings) -> None:
+    from openapi.app import token_verifier
+    from tokens.key_set import KeysUnavailable
+
+    tokens = token_verifier(settings)
+    try:
+        asyncio.run(tokens.load())
+    except KeysUnavailable as error:
+        _fail(f"No token of the issuer can be verified: {error}")
+    click.echo("The issuer's keys can be read.")
 
 
 def _announcement(settings: Settings, port: int) -> str:

@@ -1,4 +1,4 @@
-"""The secrets that sign tokens and cursors; in development one that is kept in a file."""
+"""The secret that signs tokens; in development one that is kept in a file."""
 
 import os
 import secrets
@@ -29,8 +29,3 @@ def ensure_token_secret(settings: Settings) -> str | None:
     if len(secret.encode()) < MIN_SECRET:
         raise InvalidSettings(f"{path} has less than {MIN_SECRET} bytes. Delete it, and a new one is made.")
     return secret
-
-
-def ensure_cursor_secret(settings: Settings) -> str:
-    """Return a secret to seal cursors with, which all processes of a deployment share."""
-    return ensure_token_secret(settings) or settings.external_database_url or str(settings.data_dir)

@@ -8,6 +8,7 @@ from typing import Any
 
 from settings import env_file, values
 from settings.database_url import database, without_passwords
+from settings.proxy import check_certificates, proxy_for
 from settings.values import InvalidSettings
 
 DEFAULT_RATE_LIMIT = 600  # requests a minute
@@ -121,7 +122,11 @@ class Settings:
     @property
     def key_set_url(self) -> str | None:
         """The URL of the issuer's public keys; None if only the secret signs tokens."""
-        return self.jwks_url or (self.better_auth_url and self.better_auth_url.rstrip("/") + "/api/auth/jwks")
+        if self.jwks_url:
+            return values.in_ascii("JWKS_URL", self.jwks_url)
+        if self.better_auth_url:
+            return values.in_ascii("BETTER_AUTH_URL", self.better_auth_url.rstrip("/") + "/api/auth/jwks")
+        return None
 
     @property
     def requests_per_minute(self) -> int:
@@ -161,6 +166,9 @@ class Settings:
                 "JWKS_URL is set without the issuer that tokens must name. "
                 "Set BETTER_AUTH_URL, or JWT_ISSUER and JWT_AUDIENCE."
             )
+        if self.key_set_url:
+            proxy_for(self.key_set_url)
+            check_certificates(self.key_set_url)
         if self.is_development and not values.is_loopback(self.host):
             raise InvalidSettings(
                 f"HOST is {self.host}, which others can reach, and neither BETTER_AUTH_SECRET nor BETTER_AUTH_URL is "

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from settings.hosts import browser_host
+
 MASK = "********"
 MIN_SECRET = 32  # bytes
 LITERAL = "BETTER_AUTH_SECRET"  # blanks around it count, as they do for the frontend
@@ -70,25 +72,35 @@ def secret(name: str, text: str) -> None:
 
 def origin(name: str, url: str) -> str:
     """Return the origin of a URL as browsers send it (RFC 6454, section 6.2). Raises InvalidSettings."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
     if "@" in url:  # the value may have a password, so it is not shown
         raise InvalidSettings(f"{name} has a user or a password. Write it like https://app.example.com")
-    if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.hostname:
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, browser_host(parts.hostname or ""), parts.port
+        if ("[" in parts.netloc) != ("[" in host):
+            raise ValueError("brackets without an IPv6 address")
+    except ValueError:
+        scheme, host, port = "", "", None
+    if scheme not in ("http", "https"):
         raise InvalidSettings(f"{name} has {url!r}, which is no origin. Write it like https://app.example.com")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    is_default = port in (None, {"http": 80, "https": 443}[parts.scheme])
-    return f"{parts.scheme}://{host}" + ("" if is_default else f":{port}")
+    is_default = port in (None, {"http": 80, "https": 443}[scheme])
+    return f"{scheme}://{host}" + ("" if is_default else f":{port}")
 
 
 def origins(name: str, urls: tuple[str, ...]) -> None:
-    """Raise InvalidSettings unless every URL is an origin and nothing more."""
+    """Raise InvalidSettings unless every URL is an origin as browsers send it, and nothing more."""
     for url in urls:
-        if origin(name, url) != url:
+        sent = origin(name, url)
+        if any(urlsplit(url)[2:]):
             raise InvalidSettings(f"{name} has {url!r}. Write origins only, such as https://app.example.com")
+        if sent != url:
+            raise InvalidSettings(f"{name} has {url!r}, which browsers send as {sent!r}. Write it like that.")
+
+
+def in_ascii(name: str, url: str) -> str:
+    """Return a URL with its scheme, host and port as browsers write them. Raises InvalidSettings."""
+    host = urlsplit(origin(name, url)).netloc
+    return urlunsplit(urlsplit(url)._replace(netloc=host))
 
 
 def networks(name: str, texts: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from connexion.middleware.routing import RoutingMiddleware
 from connexion.resolver import Resolver
 from connexion.security import BearerSecurityHandler
 from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage.redis.bridge import RedisBridge
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ConnStatus, ExecStatus
 from sqlalchemy import Text, bindparam, column, select, table
@@ -166,8 +167,9 @@ def test_uvicorns_supervisor_hands_its_sockets_to_the_workers_by_pickling() -> N
 def test_limits_counts_in_the_places_that_its_memory_is_replaced_in() -> None:
     moved = "the storage of limits has moved: mend openapi/rate_limit_storage.py"
     assert takes(MemoryStorage.incr, "self", "key", "expiry", "amount"), moved
-    assert lacking(MemoryStorage(), "storage", "expirations", "get_expiry") == [], moved
+    assert lacking(MemoryStorage(), "storage", "expirations") == [], moved
     assert {"uri", "implementation", "key_prefix", "options"} <= set(inspect.signature(RedisStorage).parameters), moved
+    assert lacking(RedisBridge, "prefixed_key") == [], moved
 
 
 def test_starlettes_preflight_is_the_one_that_cors_corrects() -> None:

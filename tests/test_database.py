@@ -31,6 +31,7 @@ from models.base import Base
 from models.caller import Caller
 from models.errors import KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
+from models.inspection import VERSION_TABLE
 from models.quota import Quota
 from models.schema import HEAD, LOCK
 from models.task_creation import create_task
@@ -181,7 +182,9 @@ def test_migrations_are_harmless_when_they_run_again(empty_database_url: str) ->
 
 def test_migrations_make_the_schema_that_the_models_describe(database: Database) -> None:
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_server_default": True, "version_table": VERSION_TABLE}
+        )
         assert compare_metadata(context, Base.metadata) == []
 
 
@@ -189,7 +192,7 @@ def test_a_schema_that_is_newer_than_the_code_is_left_alone(empty_database_url: 
     database = Database(empty_database_url)
     schema.migrate(database)
     with database.engine.connect() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
+        connection.execute(text("UPDATE tasks_api_version SET version_num = 'from-the-future'"))
     schema.migrate(database)
     schema.check(database)
     assert schema.revision(database) == "from-the-future"

@@ -1,6 +1,9 @@
 """Two PostgreSQL servers with streaming replication: the primary dies, the standby takes over, the service goes on."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +17,14 @@ from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
 from tests.support.postgres import Postgres
-from tests.support.problems import UNAVAILABLE
-from tests.support.server import SECRET, Server, ServerProcess, sign
+from tests.support.problems import READ_ONLY
+from tests.support.server import ROOT, SECRET, Server, ServerProcess, sign
 from tests.support.waiting import await_true
 
+STANDBY = (
+    "the server is a standby, which accepts no writes; connect to the primary, or name both servers with "
+    "target_session_attrs=read-write"
+)
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 
@@ -104,6 +111,10 @@ def test_a_standby_answers_reads_and_refuses_writes(
         Client(server.url, conformance, token=server.token(sub="reader")) as client,
     ):
         assert client.get("/api/tasks").json() == [task]
-        assert client.get("/ready").status_code == 200
-        assert_problem(client.post("/api/tasks", json={"title": "x"}), 503, "unavailable", UNAVAILABLE)
-        assert_problem(client.delete(f"/api/tasks/{task['id']}"), 503, "unavailable", UNAVAILABLE)
+        assert_problem(client.get("/ready"), 503, "unavailable", f"The service is not ready: {STANDBY}.")
+        assert_problem(client.post("/api/tasks", json={"title": "x"}), 503, "unavailable", READ_ONLY)
+        assert_problem(client.delete(f"/api/tasks/{task['id']}"), 503, "unavailable", READ_ONLY)
+    command = [sys.executable, "-m", "server", "check"]
+    environment = os.environ | {"DATABASE_URL": pair.standby.url, "BETTER_AUTH_SECRET": SECRET}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, f"The database is not in order: {STANDBY}\n")

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import Select, UpdateBase, delete, func, insert, select, text, update
 
-from models import idempotency, me, task_list, task_operations
+from models import idempotency, me, service_key, task_list, task_operations
 from models.task import Task
 from models.task_operations import PROBE
 from models.user import User
@@ -29,11 +29,11 @@ def test_a_statement_without_a_user_condition_sees_only_the_callers_rows(
     assert database.rows(Scope.user(str(alice.user)), select(User.id), {}) == [{"id": alice.user}]
 
 
-TABLES = ("users", "tasks", "idempotency_keys")
+TABLES = ("users", "tasks", "idempotency_keys", "service_keys")
 POLICIES = """
     SELECT relname, relrowsecurity AND relforcerowsecurity AS is_forced, array_agg(DISTINCT polcmd::text) AS commands
     FROM pg_catalog.pg_class LEFT JOIN pg_catalog.pg_policy ON polrelid = pg_class.oid
-    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'tasks_api_version'
     GROUP BY relname, is_forced
 """
 
@@ -187,7 +187,7 @@ def test_a_read_leaves_nothing_behind_that_keeps_the_next_statement_from_writing
     assert inside["process"] == after["process"]
 
 
-@pytest.mark.parametrize("module", [idempotency, me, task_list, task_operations])
+@pytest.mark.parametrize("module", [idempotency, me, service_key, task_list, task_operations])
 def test_every_statement_that_selects_is_marked_as_a_read_and_no_other(module: Any) -> None:
     statements = [one for one in vars(module).values() if isinstance(one, Select | UpdateBase)]
     if module is task_list:

@@ -2,23 +2,31 @@
 
 import asyncio
 import base64
+import contextlib
 import http.server
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from server.cli import main
+from settings.proxy import proxy_for
 from settings.settings import Settings
+from settings.values import InvalidSettings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
 from tests.support.server import SECRET, Server
+from tests.support.waiting import await_true
 from tokens.key_set import COOL_DOWN, MAX_AGE, MAX_SIZE, REFRESH_AGE, KeySet, KeysUnavailable, parse
 from tokens.verifier import InvalidToken, TokenVerifier
 
@@ -55,13 +63,15 @@ class Issuer:
 
     def __init__(self) -> None:
         self.body, self.status, self.delay, self.fetches = ALL_KEYS, 200, 0.0, 0
+        self.asked: list[str] = []
         issuer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.fetches += 1
+                issuer.asked.append(self.path)
                 time.sleep(issuer.delay)
-                self.send_response(issuer.status if self.path == "/api/auth/jwks" else 404)
+                self.send_response(issuer.status if self.path.endswith("/api/auth/jwks") else 404)
                 self.end_headers()
                 self.wfile.write(issuer.body)
 
@@ -221,12 +231,43 @@ def test_an_issuer_that_is_away_from_the_start_is_a_503_until_it_comes(
             detail = "The keys of the token's issuer cannot be reached. Try again."
             assert_problem(response, 503, "unavailable", detail)
             assert response.headers["retry-after"] == "2"
+            assert_problem(client.get("/ready"), 503, "unavailable", detail)
             assert client.get("/health").status_code == 200
             issuer.status = 200
             deadline = time.monotonic() + cool_down + 2
             while client.get("/api/tasks").status_code != 200:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+
+
+@pytest.mark.parametrize("framework", HOSTS)
+def test_a_service_that_never_read_the_keys_gets_ready_by_itself(
+    make_settings: Callable[..., Settings], conformance: Conformance, cool_down: float, framework: str
+) -> None:
+    with Issuer() as issuer:
+        issuer.status = 500
+        settings = make_settings(better_auth_url=issuer.url, server_framework=framework)
+        with Server(settings) as server, Client(server.url, conformance) as client:
+            detail = "The keys of the token's issuer cannot be reached. Try again."
+            assert_problem(client.get("/ready"), 503, "unavailable", detail)
+            issuer.status = 200
+            await_true(lambda: client.get("/ready").status_code == 200, 20 * cool_down)
+            issuer.status = 500
+            assert client.get("/ready").status_code == 200
+
+
+def test_check_tells_whether_the_keys_can_be_read(database_url: str, database: Any) -> None:  # noqa: ARG001
+    with Issuer() as issuer:
+        environment = {"DATABASE_URL": database_url, "BETTER_AUTH_URL": issuer.url, "BETTER_AUTH_SECRET": SECRET}
+        result = CliRunner().invoke(main, ["check"], env=environment)
+        assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "The issuer's keys can be read.")
+        issuer.body = b"{}"
+        result = CliRunner().invoke(main, ["check"], env=environment)
+        sentence = f"the key set at {issuer.url}/api/auth/jwks cannot be read: it has no usable key"
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+            1,
+            f"No token of the issuer can be verified: {sentence}",
+        )
 
 
 def test_a_rotated_key_is_accepted_within_the_cool_down_and_the_old_one_goes_on(
@@ -414,18 +455,70 @@ def test_a_key_set_without_an_end_is_not_read_to_it(caplog: pytest.LogCaptureFix
     assert f"it has more than {MAX_SIZE} bytes" in caplog.text
 
 
-def test_a_key_that_the_issuer_withdraws_is_gone_after_the_next_fetch(
+def test_a_key_that_the_issuer_withdraws_is_gone_when_the_set_is_older_than_a_minute(
     keys: KeySet, source: Source, clock: Clock
 ) -> None:
     async def run() -> None:
         await keys.key("key-EdDSA")
+        source.answer, source.delay = key_set(jwk("ES256")), 0.01
+        clock.now += REFRESH_AGE
+        assert await keys.key("key-EdDSA")
+        for quiet in (1, MAX_AGE / 2, MAX_AGE * 2):
+            clock.now += quiet
+            assert await asyncio.gather(*(keys.key("key-EdDSA") for _ in range(50))) == [None] * 50
+            assert await keys.key("key-ES256")
+
+    asyncio.run(run())
+    assert (source.fetches, source.most) == (4, 1)
+
+
+def test_everybody_waits_for_one_refresh_and_goes_on_with_the_old_set_where_it_fails(
+    keys: KeySet, source: Source, clock: Clock
+) -> None:
+    async def run() -> None:
+        await keys.key("key-EdDSA")
+        source.answer, source.delay = httpx.ConnectError("refused"), 0.01
+        clock.now += MAX_AGE - 10
+        assert all(await asyncio.gather(*(keys.key("key-EdDSA") for _ in range(50))))
+        assert all([await keys.key("key-EdDSA") for _ in range(50)])  # during the cool-down
         source.answer = key_set(jwk("ES256"))
-        clock.now += REFRESH_AGE + 1
-        assert await keys.key("key-EdDSA")  # it starts the fetch and does not wait for it
-        await keys.refresh()
+        clock.now += COOL_DOWN
         assert await keys.key("key-EdDSA") is None
 
     asyncio.run(run())
+    assert (source.fetches, source.most) == (3, 1)
+
+
+def test_an_issuer_that_is_silent_holds_up_only_those_who_come_first(
+    keys: KeySet, source: Source, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def waits() -> bool:
+        waiting = asyncio.create_task(keys.key("key-EdDSA"))
+        await asyncio.sleep(0.01)
+        is_waiting = not waiting.done()
+        assert await waiting
+        return is_waiting
+
+    async def run() -> list[bool]:
+        await keys.key("key-EdDSA")
+        source.delay = 60
+        clock.now += REFRESH_AGE + 1
+        waited = [await waits()]
+        for _ in range(3):
+            clock.now += COOL_DOWN
+            waited.append(await waits())
+            await keys.refresh()
+        clock.now += 2 * COOL_DOWN  # nobody came meanwhile
+        waited.append(await waits())
+        source.delay, source.answer = 0, key_set(jwk("ES256"))
+        clock.now += COOL_DOWN
+        assert await keys.key("key-EdDSA")  # it starts the fetch
+        await keys.refresh()
+        assert await keys.key("key-EdDSA") is None
+        return waited
+
+    monkeypatch.setattr("tokens.key_set.FETCH_TIMEOUT", 0.1)
+    assert asyncio.run(run()) == [True, False, False, False, True]
 
 
 def test_a_remembered_token_is_refused_when_its_key_is_withdrawn(keys: KeySet, source: Source, clock: Clock) -> None:
@@ -438,8 +531,7 @@ def test_a_remembered_token_is_refused_when_its_key_is_withdrawn(keys: KeySet, s
     async def run() -> None:
         assert (await tokens.verify(token))["sub"] == (await tokens.verify(token))["sub"] == "alice"
         source.answer = key_set(jwk("ES256"))
-        clock.now += COOL_DOWN + 1
-        await keys.refresh()
+        clock.now += REFRESH_AGE + 1
         with pytest.raises(InvalidToken, match="a key that its issuer does not have"):
             await tokens.verify(token)
 
@@ -461,3 +553,128 @@ def test_keys_that_are_not_for_these_signatures_are_passed_over() -> None:
     )
     found = parse(content)
     assert {kid: key.algorithm for kid, key in found.items()} == {"good": "EdDSA", "no alg": "ES256"}
+
+
+# Proxies, which the environment names in ways that are not this service's own
+
+
+def read(url: str) -> bool:
+    """Tell whether the key set at a URL can be read with the proxy that the environment names for it."""
+
+    async def run() -> bool:
+        with contextlib.suppress(KeysUnavailable):
+            return await KeySet(url, proxy=proxy_for(url)).key("key-EdDSA") is not None
+        return False
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without a word of proxies or certificates."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+EXEMPT = (
+    "localhost,fd07:b51a::/64,127.0.0.1",
+    "fd07:b51a::/64, 127.0.0.0/8 ,",
+    "[::1]:80,[fd00::],::1,127.0.0.1",
+    "x,*",
+    "*",
+    "/,//,:,::,http://,%,é,127.0.0.1",
+)
+
+
+@pytest.mark.parametrize("exempt", EXEMPT)
+def test_whatever_stands_in_no_proxy_the_keys_are_read(environment: pytest.MonkeyPatch, exempt: str) -> None:
+    environment.setenv("NO_PROXY", exempt)
+    with Issuer() as issuer:
+        for proxy in ("", "http://127.0.0.1:1", "nonsense://", "garbage:x"):
+            environment.setenv("HTTP_PROXY", proxy)
+            assert read(f"{issuer.url}/api/auth/jwks")
+
+
+@pytest.mark.parametrize("framework", HOSTS)
+def test_a_token_is_accepted_with_the_networks_that_container_tools_put_into_no_proxy(
+    environment: pytest.MonkeyPatch, make_settings: Callable[..., Settings], conformance: Conformance, framework: str
+) -> None:
+    environment.setenv("NO_PROXY", "localhost,fd07:b51a::/64")
+    with Issuer() as issuer:
+        settings = make_settings(better_auth_url=issuer.url, server_framework=framework)
+        with Server(settings) as server, Client(server.url, conformance, token=issuer.token()) as client:
+            assert client.get("/api/tasks").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("form", ["http://{}", "{}", " http://user:pa55word@{}/ "])
+def test_the_keys_are_read_through_a_proxy(environment: pytest.MonkeyPatch, name: str, form: str) -> None:
+    url = "http://issuer.invalid/api/auth/jwks"
+    with Issuer() as proxy:
+        environment.setenv(name, form.format(proxy.url.removeprefix("http://")))
+        environment.setenv("NO_PROXY", "other.invalid,::1,10.0.0.0/8,fd07:b51a::/64")
+        assert read(url)
+    assert proxy.asked == [url]
+
+
+def test_a_proxy_that_is_away_is_named_in_the_log(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv("HTTP_PROXY", "user:pa55word@127.0.0.1:1")
+    assert not read("http://issuer.invalid/api/auth/jwks")
+    assert "the key set at http://issuer.invalid/api/auth/jwks through 127.0.0.1 cannot be read:" in caplog.text
+    assert "pa55word" not in caplog.text
+
+
+def refused_settings(url: str) -> str:
+    with pytest.raises(InvalidSettings) as refusal:
+        Settings.load({"BETTER_AUTH_URL": url})
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["garbage:x", "socks5://pa55word@host:1", "http://", "http://pa55word@a b:1", "://", "http://h:0", "ftp://h"],
+)
+def test_what_is_no_proxy_stops_the_start_without_being_shown(environment: pytest.MonkeyPatch, proxy: str) -> None:
+    environment.setenv("HTTPS_PROXY", proxy)
+    assert refused_settings("https://app.example.com") == (
+        "HTTPS_PROXY or ALL_PROXY is no URL of an HTTP proxy, which leads to app.example.com. "
+        "Write it like http://proxy.example.com:3128, or put that host into NO_PROXY."
+    )
+    assert Settings.load({"BETTER_AUTH_URL": "http://app.example.com"}).key_set_url  # which it does not concern
+    environment.setenv("NO_PROXY", ".example.com")
+    assert Settings.load({"BETTER_AUTH_URL": "https://app.example.com"}).key_set_url
+
+
+def test_certificates_that_cannot_be_read_stop_the_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url = "https://app.example.com"
+    environment.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    assert refused_settings(url) == f"SSL_CERT_DIR is '{tmp_path}/none', which is no folder. Correct or remove it."
+    environment.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert Settings.load({"BETTER_AUTH_URL": url}).key_set_url
+    (tmp_path / "empty").write_text("")
+    for name in ("none", "empty"):
+        environment.setenv("SSL_CERT_FILE", str(tmp_path / name))
+        assert refused_settings(url).startswith(
+            f"SSL_CERT_FILE is '{tmp_path}/{name}', from which no certificate can be read ("
+        )
+    environment.delenv("SSL_CERT_FILE")
+    environment.delenv("SSL_CERT_DIR")
+    certificate = httpx.create_ssl_context().get_ca_certs(binary_form=True)[0]
+    (tmp_path / "one").write_text(ssl.DER_cert_to_PEM_cert(certificate))
+    environment.setenv("SSL_CERT_FILE", str(tmp_path / "one"))
+    assert Settings.load({"BETTER_AUTH_URL": url}).key_set_url
+    environment.setenv("SSL_CERT_FILE", "none")
+    assert Settings.load({"BETTER_AUTH_URL": "http://app.example.com"}).key_set_url  # which needs none
+
+
+def test_an_issuer_with_tls_is_verified(environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with Issuer() as issuer:
+        environment.setenv("NO_PROXY", "*")
+        assert not read(f"{issuer.url.replace('http', 'https')}/api/auth/jwks")  # which is not spoken there
+    assert "SSL" in caplog.text

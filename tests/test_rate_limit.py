@@ -15,6 +15,7 @@ from typing import Self
 
 import httpx
 import pytest
+from redis.asyncio import Redis as RedisClient
 
 from openapi import rate_limit_storage, rate_limiter
 from settings.settings import Settings
@@ -178,6 +179,48 @@ def test_who_waits_as_long_as_told_is_served(
         assert [client.get("/api/me").status_code for _ in range(3)] == [200, 200, 429]
         time.sleep(int(client.get("/api/me").headers["retry-after"]))
         assert [client.get("/api/me").status_code for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_changes_no_window(storage: str, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    async def left_after(limiter: rate_limiter.RateLimiter) -> int:
+        counted = await limiter.hit("eager")
+        assert counted
+        return counted[0]
+
+    async def hits() -> list[int]:
+        limiter = rate_limiter.RateLimiter(2, storage)
+        left = [await left_after(limiter) for _ in range(3)]
+        now = time.time
+        monkeypatch.setattr("time.time", lambda: now() + hours * 3600)
+        left.append(await left_after(limiter))
+        await asyncio.sleep(2.1)
+        left.append(await left_after(limiter))
+        await limiter.close()
+        return left
+
+    monkeypatch.setattr(rate_limiter, "WINDOW", 2)
+    assert asyncio.run(hits()) == [1, 0, -1, -2, 1]
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_clock_of_redis_that_is_set_back_limits_nobody_for_longer_than_a_window(redis: Redis) -> None:
+    """Redis then has an hour and a window to go to the end that it stored."""
+
+    async def hits() -> tuple[tuple[int, int] | None, int]:
+        limiter = rate_limiter.RateLimiter(1, redis.url)
+        await limiter.hit("eager")
+        client = RedisClient.from_url(redis.url)
+        (key,) = await client.keys()
+        await client.expire(key, 3600 + 60)
+        hit, left = await limiter.hit("eager"), await client.ttl(key)
+        await client.aclose()
+        await limiter.close()
+        return hit, left
+
+    hit, left = asyncio.run(hits())
+    assert hit == (-1, 60)
+    assert 0 < left <= 60
 
 
 def test_without_a_limit_no_answer_speaks_of_one(alice: Client) -> None:

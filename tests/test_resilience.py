@@ -27,7 +27,7 @@ from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
 from tests.support.postgres import USER, Postgres
-from tests.support.problems import UNAVAILABLE
+from tests.support.problems import READ_ONLY, UNAVAILABLE
 from tests.support.server import SECRET, Server, ServerProcess, sign
 from tests.support.waiting import await_true
 
@@ -193,7 +193,8 @@ def test_a_database_that_only_reads_answers_reads_and_refuses_writes(url: str, c
         assert client.get("/api/tasks").json() == [task]
         assert client.get(path).json() == task
         assert client.get("/api/me").status_code == 200
-        assert client.get("/ready").status_code == 200
+        not_ready = "The service is not ready: the database accepts no writes: transaction_read_only is on."
+        assert_problem(client.get("/ready"), 503, "unavailable", not_ready)
         for response in (
             client.post("/api/tasks", json={"title": "x"}),
             client.post("/api/tasks", json={"title": "x"}, headers={"Idempotency-Key": "key"}),
@@ -202,7 +203,8 @@ def test_a_database_that_only_reads_answers_reads_and_refuses_writes(url: str, c
             client.delete(path),
             client.delete("/api/me"),
         ):
-            assert_unavailable(response)
+            assert_problem(response, 503, "unavailable", READ_ONLY)
+            assert response.headers["retry-after"] == "2"
         connection.execute("SET default_transaction_read_only = off")
         connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         disconnect(url)

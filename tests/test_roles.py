@@ -157,7 +157,7 @@ def test_a_role_without_the_right_to_read_the_schema_is_told_so(without_create: 
         result = run(command, without_create)
         assert (result.exit_code, result.stderr) == (
             1,
-            f"{start}: permission denied for table alembic_version;"
+            f"{start}: permission denied for table tasks_api_version;"
             " grant the role what it lacks, or migrate as the role that owns the schema\n",
         )
 
@@ -176,7 +176,7 @@ def test_a_role_without_the_right_to_write_is_told_so_and_gets_a_503(
         owner.execute(f"GRANT INSERT, UPDATE, DELETE ON users, tasks TO {user}")
         grant = "grant the role what it lacks, or migrate as the role that owns the schema"
         rights = ", ".join(f"{right} on idempotency_keys" for right in ("DELETE", "INSERT", "UPDATE"))
-        lacking = f"the role has no {rights}; {grant}"
+        lacking = f"the role has no {rights}, INSERT on service_keys; {grant}"
         result = run("check", without_create)
         assert (result.exit_code, result.stderr) == (1, f"The database is not in order: {lacking}\n")
         with (
@@ -190,6 +190,7 @@ def test_a_role_without_the_right_to_write_is_told_so_and_gets_a_503(
             assert f"permission denied for table idempotency_keys; {grant}" in caplog.text
             client.create()
             owner.execute(f"GRANT INSERT, UPDATE, DELETE ON idempotency_keys TO {user}")
+            owner.execute(f"GRANT INSERT ON service_keys TO {user}")
             assert client.get("/ready").status_code == 200
 
 

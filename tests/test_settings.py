@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from settings import database_url, env_file
-from settings.development_secret import ensure_cursor_secret, ensure_token_secret
+from settings.development_secret import ensure_token_secret
 from settings.settings import DEFAULT_RATE_LIMIT, LOCAL_FRONTENDS, Settings
 from settings.values import MIN_SECRET, InvalidSettings
 from tests.support.server import ROOT
@@ -72,12 +72,6 @@ def test_a_key_set_without_an_issuer_is_refused() -> None:
     )
     own = {"JWT_ISSUER": "https://issuer.example.com", "JWT_AUDIENCE": "tasks"}
     assert ensure_token_secret(Settings.load(own | {"JWKS_URL": "https://keys.example.com"})) is None
-
-
-def test_cursors_are_sealed_with_what_all_processes_know() -> None:
-    issuer = {"BETTER_AUTH_URL": "https://app.example.com", "DATABASE_URL": "postgresql://u:p@h/db"}
-    assert ensure_cursor_secret(Settings.load(issuer)) == "postgresql://u:p@h/db"
-    assert ensure_cursor_secret(Settings.load(issuer | {"BETTER_AUTH_SECRET": SECRET})) == SECRET
 
 
 def test_a_configured_secret_is_no_development(tmp_path: Path) -> None:
@@ -319,6 +313,48 @@ def test_the_default_origin_is_the_one_of_the_issuer(url: str, origin: str) -> N
 def test_the_default_origin_is_written_as_browsers_write_it(url: str) -> None:
     settings = Settings.load({"BETTER_AUTH_URL": url, "BETTER_AUTH_SECRET": SECRET})
     assert settings.origins == ("https://app.example.com",)
+
+
+# Each as a browser serializes it: `new URL(url).origin`.
+INTERNATIONAL = {
+    "https://bücher.example": "https://xn--bcher-kva.example",
+    "https://BÜCHER.example:443": "https://xn--bcher-kva.example",
+    "https://faß.example": "https://xn--fa-hia.example",
+    "https://日本語。example:8443": "https://xn--wgv71a119e.example:8443",
+    "http://ｌｏｃａｌｈｏｓｔ:3000": "http://localhost:3000",
+    "https://XN--BCHER-KVA.example": "https://xn--bcher-kva.example",
+    "http://[0:0::0001]:3000": "http://[::1]:3000",
+    "http://[2001:DB8::A:0:0:1]": "http://[2001:db8::a:0:0:1]",
+    "http://[::ffff:127.0.0.1]": "http://[::ffff:7f00:1]",
+}
+
+
+@pytest.mark.parametrize(("url", "origin"), INTERNATIONAL.items())
+def test_an_issuer_is_known_by_the_origin_that_browsers_send(url: str, origin: str) -> None:
+    settings = Settings.load({"BETTER_AUTH_URL": url, "BETTER_AUTH_SECRET": SECRET})
+    assert (settings.origin, settings.origins) == (origin, (origin,))
+    assert settings.key_set_url == f"{origin}/api/auth/jwks"
+
+
+@pytest.mark.parametrize(("url", "origin"), INTERNATIONAL.items())
+def test_an_origin_that_browsers_send_in_another_form_is_refused_with_that_form(url: str, origin: str) -> None:
+    assert refusal(CORS_ORIGINS=f"https://a.example,{url}") == (
+        f"CORS_ORIGINS has {url!r}, which browsers send as {origin!r}. Write it like that."
+    )
+    assert Settings.load({"CORS_ORIGINS": origin}).origins == (origin,)
+
+
+@pytest.mark.parametrize("name", ["BETTER_AUTH_URL", "CORS_ORIGINS", "JWKS_URL"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.1", "0x7f.0.0.1", "127.0.0.01", "2130706433", "256.0.0.1", "a b", "a..b", ".a", "%61.example", "a_é"),
+        *("x" * 64, "a." * 128, "[::1%25eth0]", "[v1.x]", "é" * 64, "-\u0301.example", "a\\b", "a|b"),
+    ],
+)
+def test_what_is_no_host_is_refused(name: str, host: str) -> None:
+    others = {"JWT_ISSUER": "i", "JWT_AUDIENCE": "a"}
+    assert "no origin. Write it like https://app.example.com" in refusal(**{name: f"https://{host}"}, **others)
 
 
 @pytest.mark.parametrize("url", ["app.example.com", "ftp://app.example.com", "https://", "http://[::1"])

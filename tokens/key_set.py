@@ -5,7 +5,9 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -41,22 +43,27 @@ class Key(NamedTuple):
 
 
 class KeySet:
-    """The keys at a URL.
+    """The keys at a URL, fetched through a proxy if there is one.
 
-    A known key is found without waiting. An unknown one triggers a fetch, which everyone who waits shares; there is at
-    most one in COOL_DOWN seconds, even after failures. While the issuer is down, the last good set is used for MAX_AGE.
+    A known key is found without waiting while the set is younger than REFRESH_AGE. An unknown key or an older set
+    triggers a fetch, which everyone who waits shares; there is at most one in COOL_DOWN seconds, even after failures.
+    Only where the fetch fails is an older set used, for MAX_AGE at most.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        proxy: str | None = None,
         fetch: Callable[[str], Awaitable[bytes]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
-        self._fetch = fetch or _fetch
+        self._fetch = fetch or partial(_fetch, proxy=proxy)
+        self._source = f"{url} through {urlsplit(proxy).hostname}" if proxy else url
         self._clock = clock
+        self._failure = "no answer yet"
+        self._is_silent = False  # the last fetch was not answered in time
         self._keys: dict[str, Key] = {}
         self._loaded_at = float("-inf")
         self._tried_at = float("-inf")
@@ -64,16 +71,27 @@ class KeySet:
 
     async def key(self, identifier: str) -> Key | None:
         """Return the key with this `kid`, None if the issuer has none. Raises KeysUnavailable."""
-        age = self._clock() - self._loaded_at
+        is_known = identifier in self._keys
+        if not is_known or self._age() > REFRESH_AGE:
+            # An issuer that is silent for long must not hold up everybody for FETCH_TIMEOUT, again and again.
+            was_silent = self._is_silent and self._clock() - self._tried_at < 2 * COOL_DOWN
+            can_go_on = is_known and was_silent and self._age() < MAX_AGE
+            refresh = self._start_refresh()
+            if refresh and not can_go_on:
+                await asyncio.shield(refresh)
         key = self._keys.get(identifier)
-        if key and age < MAX_AGE:
-            if age > REFRESH_AGE:
-                self._start_refresh()
-            return key
-        await self.refresh()
-        if self._clock() - self._loaded_at >= MAX_AGE or self._loaded_at < self._tried_at:
-            raise KeysUnavailable(f"the key set at {self._url} cannot be read")
-        return self._keys.get(identifier)
+        # A key that is missing may be new, unless the last fetch succeeded.
+        if self._age() >= MAX_AGE or (key is None and self._loaded_at < self._tried_at):
+            raise KeysUnavailable(f"the key set at {self._source} cannot be read: {self._failure}")
+        return key
+
+    def check(self) -> None:
+        """Raise KeysUnavailable if the set was never read, so that no token can be verified."""
+        if self._loaded_at == float("-inf"):
+            raise KeysUnavailable(f"the key set at {self._source} cannot be read: {self._failure}")
+
+    def _age(self) -> float:
+        return self._clock() - self._loaded_at
 
     async def refresh(self) -> None:
         """Fetch the set, except during the cool-down."""
@@ -95,15 +113,25 @@ class KeySet:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 keys = parse(await self._fetch(self._url))
         except Exception as error:  # whatever the issuer serves, the last good set stays in use
-            logger.warning("the key set at %s cannot be read: %s", self._url, str(error) or type(error).__name__)
+            self._is_silent = isinstance(error, TimeoutError | httpx.TimeoutException)
+            self._failure = str(error) or type(error).__name__
+            logger.warning("the key set at %s cannot be read: %s", self._source, self._failure)
             return
-        self._keys, self._loaded_at = keys, self._clock()
+        self._keys, self._loaded_at, self._is_silent = keys, self._clock(), False
 
 
-async def _fetch(url: str) -> bytes:
-    """Return the body at a URL. Raises httpx.HTTPError; ValueError for more than MAX_SIZE bytes."""
+async def _fetch(url: str, proxy: str | None) -> bytes:
+    """Return the body at a URL. Raises httpx.HTTPError, OSError; ValueError for more than MAX_SIZE bytes.
+
+    What the environment says of proxies is for settings/proxy.py to read: httpx fails for entries of NO_PROXY that it
+    does not know. httpx itself heeds SSL_CERT_FILE and SSL_CERT_DIR.
+    """
+    verify = httpx.create_ssl_context() if url.startswith("https:") else True
     content = b""
-    async with httpx.AsyncClient(timeout=FETCH_TIMEOUT) as client, client.stream("GET", url) as response:
+    async with (
+        httpx.AsyncClient(timeout=FETCH_TIMEOUT, trust_env=False, proxy=proxy, verify=verify) as client,
+        client.stream("GET", url) as response,
+    ):
         response.raise_for_status()
         async for chunk in response.aiter_bytes():
             content += chunk

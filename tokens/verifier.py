@@ -83,6 +83,17 @@ class TokenVerifier:
         self._remembered[digest] = verified
         return verified.claims
 
+    async def load(self) -> None:
+        """Fetch the issuer's keys. Raises KeysUnavailable."""
+        if self.key_set:
+            await self.key_set.refresh()
+        self.check()
+
+    def check(self) -> None:
+        """Raise KeysUnavailable if the issuer's keys were never read."""
+        if self.key_set:
+            self.key_set.check()
+
     async def _holds(self, verified: Verified) -> bool:
         if time.time() >= verified.expires + LEEWAY:
             return False

@@ -20,7 +20,7 @@ SELECT relname,
        CASE WHEN relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END,
        CASE WHEN relforcerowsecurity THEN 'FORCE' ELSE 'NO FORCE' END
 FROM pg_class
-WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname <> 'alembic_version'
+WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname <> 'tasks_api_version'
 ORDER BY relname
 """
 POLICIES = """

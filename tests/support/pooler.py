@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 # gets an error after query_wait_timeout seconds, and the test fails instead of standing still.
 CONFIGURATION = """
 [databases]
-tasks_api = host={host} dbname=tasks_api user=tasks_api pool_size=2
+tasks_api = host={host} dbname={dbname} user=tasks_api pool_size=2
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -34,9 +34,12 @@ def pooler(program: str, database_url: str, directory: Path) -> Iterator[str]:
     """Run PgBouncer with two connections for all clients; gives the URL of the database behind it."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    host = str(conninfo_to_dict(database_url)["host"])
+    parameters = conninfo_to_dict(database_url)
+    host = str(parameters["host"])
     configuration = directory / "pgbouncer.ini"
-    configuration.write_text(CONFIGURATION.format(host=host, port=port, directory=directory))
+    configuration.write_text(
+        CONFIGURATION.format(host=host, dbname=parameters["dbname"], port=port, directory=directory)
+    )
     command = [program, "-q", str(configuration)]
     if os.geteuid() == 0:  # PgBouncer refuses to run as root; the owner of the socket may use it
         owner = pwd.getpwuid(Path(host).stat().st_uid)
