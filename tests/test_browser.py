@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from openapi.contract import Contract
 from settings.settings import Settings
+from tests.support.browser import ARGUMENTS
 from tests.support.client import Client, Conformance
 from tests.support.hosts import HOSTS
 from tests.support.server import Server
@@ -22,17 +23,6 @@ from tests.support.server import Server
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 OPERATIONS = len(Contract().templates)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP tasks.example 127.0.0.1",
-]
-
 
 expect.set_options(timeout=30_000)  # milliseconds, as for everything else that Playwright waits for
 

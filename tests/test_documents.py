@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 # Blocks that are neither commands nor samples: files, statements, changes, drawings.
-NO_COMMANDS = {"ts", "ini", "sql", "nginx", "diff", "python", "powershell", ""}
+NO_COMMANDS = {"ts", "tsx", "ini", "sql", "nginx", "diff", "python", "powershell", ""}
+IN_A_FRONTEND = "test_frontend.py does it in an application like the one that it makes, with fixed versions"
 # What runs in place of a command, and why: something quicker, or nothing.
 INSTEAD = {
     "make run": ("cat server.log", "the server runs already, on a port of its own"),
@@ -55,7 +56,15 @@ INSTEAD = {
         ".venv/bin/python -m tools.mutate --help | grep -e '--sample SAMPLE' -e '--seed SEED'",
         "takes long",
     ),
-    "npm install openapi-fetch": (
+    "cd ..": ("", IN_A_FRONTEND),
+    "npx create-next-app@latest frontend --yes": ("", IN_A_FRONTEND),
+    "cd frontend": ("", IN_A_FRONTEND),
+    "npm install better-auth @libsql/kysely-libsql": ("", IN_A_FRONTEND),
+    "npm install --save-dev auth": ("", IN_A_FRONTEND),
+    "npx auth migrate --yes": ("", IN_A_FRONTEND),
+    "npm run dev": ("", "test_frontend.py builds and serves the application"),
+    "npm install jose": ("", IN_A_FRONTEND),
+    "npm install openapi-fetch jose": (
         "cp client/package.json client/package-lock.json . && npm ci --silent --no-audit --no-fund",
         "the versions that the other tests use",
     ),

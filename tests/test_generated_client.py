@@ -1,8 +1,6 @@
-"""TypeScript that is written against the types generated from the contract: a program, and the guide's examples."""
+"""A TypeScript program that is written against the types generated from the contract."""
 
-import json
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,40 +16,6 @@ from openapi.contract import CONTRACT, Contract
 from tests.support.server import ROOT, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
-
-GUIDE = ROOT / "docs" / "frontend.md"
-EXAMPLE = re.compile(r"^```ts\n// (lib/[a-z-]+\.ts)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What the examples import and the application has.
-SURROUNDINGS = """
-declare module "server-only" {}
-declare module "@/lib/tasks" { export function tasksToken(): Promise<string | null>; }
-"""
-# As create-next-app sets it up, and stricter.
-COMPILER_OPTIONS = {
-    "target": "es2022",
-    "lib": ["dom", "dom.iterable", "esnext"],
-    "module": "esnext",
-    "moduleResolution": "bundler",
-    "paths": {"@/*": ["./*"]},
-    "strict": True,
-    "noUncheckedIndexedAccess": True,
-    "exactOptionalPropertyTypes": True,
-    "noUnusedLocals": True,
-    "isolatedModules": True,
-    "rootDir": ".",
-    "outDir": "build",
-}
-ZONES = ["UTC", "Europe/Berlin", "America/Los_Angeles", "America/St_Johns", "Pacific/Kiritimati", "Asia/Kathmandu"]
-ROUND_TRIP = """
-import { dayInWords, dayOf, dueOn, endOfDay } from "./build/lib/due-dates.js";
-const days = ["0001-01-02", "1999-12-31", "2024-02-29", "2026-03-29", "2026-10-25", "2026-11-01", "9999-12-30"];
-const wrong = days.filter((day) => {
-  const due = endOfDay(day);
-  const { due_from, due_to } = dueOn(day);
-  return dayOf(due) !== day || !(due_from <= due && due < due_to && dayOf(due_from) === day && dayOf(due_to) > day);
-});
-console.log(JSON.stringify([wrong, dayInWords(endOfDay("2026-12-01"), "en-US")]));
-"""
 
 
 def run(*command: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -155,30 +119,3 @@ def test_the_program_does_not_compile_against_another_contract(
     done = run(npm, "run", "build", directory=other)
     assert done.returncode != 0
     assert complaint in done.stdout
-
-
-def test_every_example_of_the_guide_is_compiled() -> None:
-    text = GUIDE.read_text(encoding="utf-8")
-    assert len(EXAMPLE.findall(text)) == len(re.findall(r"^```(ts|tsx|js|jsx)\b", text, re.MULTILINE)) > 0
-
-
-@pytest.fixture
-def guide(npm: str, client: Path, tmp_path: Path) -> Path:
-    """A folder with the compiled examples of the guide."""
-    (tmp_path / "lib").mkdir()
-    shutil.copy(client / "schema.d.ts", tmp_path / "lib" / "tasks-schema.d.ts")
-    for name, content in EXAMPLE.findall(GUIDE.read_text(encoding="utf-8")):
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    options = {"compilerOptions": COMPILER_OPTIONS, "include": ["lib", "surroundings.d.ts"]}
-    (tmp_path / "tsconfig.json").write_text(json.dumps(options), encoding="utf-8")
-    (tmp_path / "surroundings.d.ts").write_text(SURROUNDINGS, encoding="utf-8")
-    shutil.copy(client / "package.json", tmp_path)
-    (tmp_path / "node_modules").symlink_to(client / "node_modules", target_is_directory=True)
-    output(npm, "run", "build", directory=tmp_path)
-    return tmp_path
-
-
-def test_a_due_date_of_the_guide_is_the_same_day_in_every_time_zone(guide: Path, need: Callable[..., str]) -> None:
-    (guide / "round-trip.js").write_text(ROUND_TRIP, encoding="utf-8")
-    results = {zone: json.loads(output(need("node"), "round-trip.js", directory=guide, TZ=zone)) for zone in ZONES}
-    assert results == {zone: [[], "Dec 1, 2026"] for zone in ZONES}
