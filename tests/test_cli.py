@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import click
 import httpx
@@ -72,7 +72,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             click.echo(self._announcement)
 
     def listen(host: str, port: int) -> list[Any]:
-        return [SimpleNamespace(getsockname=lambda: (host, port))]
+        return [MagicMock(getsockname=lambda: (host, port))]
 
     monkeypatch.setattr("server.cli.listen", listen)
     monkeypatch.setattr("server.processes.shared", lambda sockets: sockets)

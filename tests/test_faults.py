@@ -24,7 +24,7 @@ def broken(
 ) -> Iterator[Client]:
     """A client of a server whose database layer has a fault."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a secret of the inside")
 
     monkeypatch.setattr(Database, "rows", fail)
