@@ -31,6 +31,7 @@ from openapi.rate_limiter import RateLimiter
 from openapi.request import Services
 from postgres import embedded
 from postgres.database import Database
+from postgres.embedded.failure import EmbeddedFailure
 from settings.development_secret import ensure_cursor_secret, ensure_token_secret
 from settings.settings import Settings
 from tokens.key_set import KeySet
@@ -38,7 +39,9 @@ from tokens.verifier import TokenVerifier
 
 
 def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> AbstractApp:
-    """Return the application for an ASGI server such as uvicorn. Raises InvalidSettings, InvalidContract.
+    """Return the application for an ASGI server such as uvicorn.
+
+    Raises InvalidSettings, InvalidContract, EmbeddedFailure.
 
     `is_alone` says that the process does nothing else. Garbage collection then skips everything that exists after the
     start, which it would otherwise search in the middle of a request.
@@ -87,10 +90,10 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
 
 
 def application() -> AbstractApp:
-    """Return the application for a process of its own, or exit with a sentence if the contract is invalid."""
+    """Return the application for a process of its own, or exit with a sentence if contract or database prevent it."""
     try:
         return create_app(is_alone=True)
-    except InvalidContract as error:
+    except (InvalidContract, EmbeddedFailure) as error:
         sys.exit(str(error))
 
 

@@ -1,13 +1,21 @@
 """The processes that serve: a single one of uvicorn's, or a supervisor and its workers."""
 
+import multiprocessing
+import os
+import signal
 import socket
 import sys
-from typing import Any
+import threading
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from settings.settings import Settings
+
+if TYPE_CHECKING:
+    from connexion.apps.abstract import AbstractApp
 
 # psycopg cannot wait in the usual event loop of Windows.
 EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
@@ -35,7 +43,7 @@ def _bind(family: int, address: Any) -> SharedPort:
 def run(settings: Settings, port: int, *, reload: bool) -> None:
     """Serve until a signal ends it."""
     options: dict[str, Any] = {
-        "app": "openapi.app:application",  # by name, like the protocol, so that the supervisor imports neither
+        "app": "server.processes:application",  # by name, like the protocol, so that the supervisor imports neither
         "factory": True,
         "host": settings.host,
         "port": port,
@@ -57,6 +65,20 @@ def run(settings: Settings, port: int, *, reload: bool) -> None:
     with config.bind_socket() as exclusive:  # refuses a port that another server shares
         family, address = exclusive.family, exclusive.getsockname()
     Multiprocess(config, sockets=[_bind(family, address)]).run()
+
+
+def application() -> "AbstractApp":
+    """Return the application for a process that serves, which does not outlive its supervisor if it has one."""
+    from openapi.app import application
+
+    if supervisor := multiprocessing.parent_process():
+        threading.Thread(target=_end_after, args=(supervisor.sentinel,), daemon=True).start()
+    return application()
+
+
+def _end_after(supervisor: int) -> None:
+    wait([supervisor])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _logging(settings: Settings) -> dict[str, Any]:
