@@ -70,7 +70,8 @@ def migrate(database: Database) -> None:
 
     with database.transaction() as connection:
         config = Config(attributes={"connection": connection, "version_table": VERSION_TABLE})
-        config.set_main_option("script_location", str(MIGRATIONS))
+        # Read as by configparser, to which a percent sign means more.
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.set_main_option("path_separator", "os")
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         connection.execute(ONE_SCHEMA)

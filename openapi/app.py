@@ -37,6 +37,7 @@ from openapi.request import Services
 from openapi.slots import Slots
 from postgres import embedded
 from postgres.database import Database
+from postgres.embedded.failure import EmbeddedFailure
 from settings.development_secret import ensure_token_secret
 from settings.proxy import proxy_for
 from settings.settings import Settings
@@ -46,7 +47,9 @@ from tokens.verifier import TokenVerifier
 
 
 def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> AbstractApp:
-    """Return the application for an ASGI server such as uvicorn. Raises InvalidSettings, InvalidContract.
+    """Return the application for an ASGI server such as uvicorn.
+
+    Raises InvalidSettings, InvalidContract, EmbeddedFailure.
 
     `is_alone` says that the process does nothing else. Garbage collection then skips everything that exists after the
     start, which it would otherwise search in the middle of a request.
@@ -101,13 +104,13 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
 
 
 def application() -> AbstractApp:
-    """Return the application for a process of its own, or exit with a sentence if contract or settings are invalid.
+    """Return the application for a process of its own, or exit with a sentence if contract, settings or data prevent it.
 
     The code is uvicorn's, by which its supervisor knows that another worker would fail too.
     """
     try:
         return create_app(is_alone=True)
-    except (InvalidContract, InvalidSettings) as error:
+    except (InvalidContract, InvalidSettings, EmbeddedFailure) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(STARTUP_FAILURE)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from postgres import embedded
+from postgres.embedded.failure import EmbeddedFailure
 from server import processes
 from server.sockets import listen
 from settings import env_file
@@ -30,10 +31,10 @@ class Sentences(click.Group):
     """Commands that report a failure in one sentence, not in a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command; exit with 1 if a setting or a file is wrong."""
+        """Run the command; exit with 1 if a setting or a file is wrong, or the database."""
         try:
             return super().invoke(context)
-        except InvalidSettings as error:
+        except (InvalidSettings, EmbeddedFailure) as error:
             _fail(str(error))
         except OSError as error:
             _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))

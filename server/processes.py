@@ -1,8 +1,13 @@
 """The processes that serve: a single one of uvicorn's, or a supervisor and its workers."""
 
+import multiprocessing
+import os
+import signal
 import socket
 import sys
-from typing import Any
+import threading
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvicorn
@@ -12,6 +17,9 @@ from uvicorn.supervisors.multiprocess import Process
 
 from server.sockets import shared
 from settings.settings import Settings
+
+if TYPE_CHECKING:
+    from connexion.apps.abstract import AbstractApp
 
 # psycopg cannot wait in the usual event loop of Windows.
 EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
@@ -73,7 +81,7 @@ def run(settings: Settings, sockets: list[socket.socket], *, announcement: str, 
     The announcement is printed as soon as requests are answered.
     """
     options: dict[str, Any] = {
-        "app": "openapi.app:application",  # by name, like the protocol, so that the supervisor imports neither
+        "app": "server.processes:application",  # by name, like the protocol, so that the supervisor imports neither
         "factory": True,
         "host": settings.host,
         "port": sockets[0].getsockname()[1],
@@ -110,6 +118,20 @@ def _run(server: Server, sockets: list[socket.socket]) -> None:
         if error.code == STARTUP_FAILURE:
             sys.exit(1)
         raise
+
+
+def application() -> "AbstractApp":
+    """Return the application for a process that serves, which does not outlive its supervisor if it has one."""
+    from openapi.app import application
+
+    if supervisor := multiprocessing.parent_process():
+        threading.Thread(target=_end_after, args=(supervisor.sentinel,), daemon=True).start()
+    return application()
+
+
+def _end_after(supervisor: int) -> None:
+    wait([supervisor])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _logging(settings: Settings) -> dict[str, Any]:

@@ -84,6 +84,22 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Path]:
+    """A folder for the data of an embedded server, which has stopped when the test ends."""
+    directory = tmp_path / "data" / "postgres"
+    yield directory
+    embedded.stop(directory)
+
+
+@pytest.fixture
+def made(cluster: Path) -> Path:
+    """A data folder that a server has run with."""
+    embedded.start(cluster)
+    embedded.stop(cluster)
+    return cluster
+
+
 @pytest.fixture(scope="session")
 def database(database_url: str) -> Iterator[Database]:
     """The database with its schema in place."""

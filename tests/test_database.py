@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-import signal
+import shutil
 import socket
 import struct
 import subprocess
@@ -36,7 +36,6 @@ from models.quota import Quota
 from models.schema import HEAD, LOCK
 from models.task_creation import create_task
 from openapi.lifespan import watch
-from postgres import embedded
 from postgres.database import Database
 from postgres.driver import InThread, OnLoop
 from postgres.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable
@@ -511,23 +510,16 @@ def test_deleting_a_user_deletes_their_tasks(database_url: str, alice: Client) -
     assert alice.titles() == []
 
 
-def test_an_embedded_database_keeps_its_data_when_it_starts_again(tmp_path: Path) -> None:
-    directory = tmp_path / "data" / "postgres"
-    for _ in range(2):
-        with psycopg.connect(embedded.start(directory), autocommit=True) as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
-            connection.execute("INSERT INTO kept VALUES (1)")
-            count = connection.execute("SELECT count(*) FROM kept").fetchone()
-        embedded.stop(directory)
-    assert count == (2,)
-
-
-def test_the_server_ends_cleanly_and_takes_the_embedded_database_with_it(tmp_path: Path) -> None:
-    with ServerProcess(directory=tmp_path) as server:
-        postmaster = int((tmp_path / ".data" / "postgres" / "postmaster.pid").read_text().split()[0])
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=20) == 0
-    await_true(lambda: not Path(f"/proc/{postmaster}").exists())
+def test_the_folder_of_the_migrations_may_have_any_name(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "it's 100% new & clean %(here)s"
+    shutil.copytree(schema.MIGRATIONS, folder)
+    monkeypatch.setattr("models.schema.MIGRATIONS", folder)
+    database = Database(empty_database_url)
+    schema.migrate(database)
+    schema.check(database)
+    database.dispose()
 
 
 @pytest.mark.parametrize("framework", HOSTS)

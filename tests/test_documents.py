@@ -11,7 +11,7 @@ import pytest
 
 from openapi.contract import Contract
 from tests.support.documents import Block, Checkout, blocks, commands, shows
-from tests.support.postgres import BINARIES, Postgres
+from tests.support.postgres import Postgres
 from tests.support.server import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
@@ -121,7 +121,7 @@ def test_the_role_of_the_deployment_guide_is_one_that_row_level_security_binds()
         postgres.execute("DROP ROLE tasks_api")
         postgres.execute(create.text)
         url = postgres.superuser_url.replace("user=postgres", "user=tasks_api")
-        psql = [str(BINARIES / "psql"), "--no-psqlrc", "--dbname", url, "--command", check.text]
+        psql = [str(postgres.programs / "psql"), "--no-psqlrc", "--dbname", url, "--command", check.text]
         check_samples(check, subprocess.check_output(psql, text=True), "")
 
 

