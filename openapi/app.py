@@ -104,7 +104,7 @@ def create_app(settings: Settings | None = None, *, is_alone: bool = False) -> A
 
 
 def application() -> AbstractApp:
-    """Return the application for a process of its own, or exit with a sentence if contract, settings or data prevent it.
+    """Return the application for a process of its own, or exit with a sentence that says why there is none.
 
     The code is uvicorn's, by which its supervisor knows that another worker would fail too.
     """

@@ -1,5 +1,6 @@
 """The command line, `tasks-api`, and the server that it runs."""
 
+import logging
 import os
 import re
 import select
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -57,8 +58,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What `serve` asks of uvicorn, which does not run."""
+    level, handlers = logging.root.level, list(logging.root.handlers)
     asked: dict[str, Any] = {}
 
     class Runs:
@@ -81,7 +83,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for name in ("DATABASE_URL", "HOST"):  # so that what `serve` sets ends with the test
         monkeypatch.setenv(name, "")
-    return asked
+    yield asked
+    logging.root.setLevel(level)  # uvicorn's configuration has set them
+    logging.root.handlers[:] = handlers
 
 
 @pytest.fixture
