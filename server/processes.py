@@ -44,6 +44,7 @@ def run(settings: Settings, port: int, *, reload: bool) -> None:
         "log_config": _logging(settings),
         "access_log": False,
         "server_header": False,
+        "timeout_keep_alive": settings.keep_alive_timeout,
         "timeout_graceful_shutdown": SHUTDOWN,
         "http": "server.http_protocol:HttpProtocol",
         "loop": EVENT_LOOP,
