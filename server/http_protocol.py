@@ -8,8 +8,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from openapi.middleware.header_limits import MAX_HEADER_COUNT
-from openapi.request import Request
-from server.old_http import OldHttpCycle
+from server.cycles import Cycle, OldHttpCycle
 from server.timed_protocol import FRAMING_TOO_LARGE, HEAD_TOO_LARGE, MAX_FRAMING, NOT_HTTP, TimedProtocol
 from server.unsent import UnsentAnswers
 
@@ -38,12 +37,6 @@ class HttpProtocol(TimedProtocol):
         self._dropped = 0  # headers of the request so far that are too many
         self._in_head = self._is_upgrade = False
         self._keep_alive = (b"keep-alive", b"timeout=%d" % self.timeout_keep_alive)
-
-    @property
-    def owner(self) -> str:
-        """Whose answer is sent: a user's id, or the peer's address."""
-        request: Request | None = self._running.scope.get(Request.KEY) if self._running else None  # type: ignore[assignment]
-        return request.caller.id if request and request.caller else str(self.client and self.client[0])
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -188,7 +181,7 @@ class HttpProtocol(TimedProtocol):
         if keep_alive:
             asked = [(b"connection", b"keep-alive")] if version == "1.0" else []
             headers = [*headers, self._keep_alive, *asked]
-        self.cycle = (OldHttpCycle if version == "1.0" else RequestResponseCycle)(
+        self.cycle = (OldHttpCycle if version == "1.0" else Cycle)(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,

@@ -9,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from openapi.middleware.access_log import access_log
 from openapi.problems import MEDIA_TYPE, Code, Problem
+from openapi.request import Request
+from server.cycles import Cycle
 
 REQUEST_TIMEOUT = 30  # seconds
 LINGER: Final = 2  # seconds
@@ -45,6 +47,18 @@ class TimedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._held = b""  # what waits for the end of an answer
         self._refusal: Problem | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose answer is sent: a user's id, or the peer's address."""
+        request: Request | None = self._running.scope.get(Request.KEY) if self._running else None  # type: ignore[assignment]
+        return request.caller.id if request and request.caller else str(self.client and self.client[0])
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes the answer takes up that the client has not taken."""
+        whole = self._running.part_size if isinstance(self._running, Cycle) else 0
+        return max(whole, self.transport.get_write_buffer_size())
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""

@@ -16,7 +16,7 @@ with suppress(ImportError):  # on Windows
 
 STALL_TIMEOUT = 30  # seconds
 MIN_TAKEN: Final = 16 * 1024  # bytes that a peer has to take within STALL_TIMEOUT
-MAX_UNSENT = 64 * 1024 * 1024  # bytes of all connections of the process
+MAX_UNSENT = 32 * 1024 * 1024  # bytes of all connections of the process
 SWEEP: Final = 1  # seconds
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,10 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     stalled: tuple[float, int] | None  # since when, and how many bytes were left then
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes of memory its answer takes up."""
 
     @property
     def owner(self) -> str:
@@ -82,7 +86,7 @@ class UnsentAnswers:
     def fill(self, connection: Connection) -> None:
         """Take note that a connection has more to send than its peer takes."""
         self._full[connection] = None
-        sizes = {one: one.transport.get_write_buffer_size() for one in self._full}
+        sizes = {one: one.unsent for one in self._full}
         total = sum(sizes.values())
         while total > MAX_UNSENT:
             owners: Counter[str] = Counter()

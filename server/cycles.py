@@ -1,11 +1,22 @@
-"""Answers to HTTP/1.0."""
+"""The sending of an answer: what uvicorn does not count, and HTTP/1.0."""
 
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
-class OldHttpCycle(RequestResponseCycle):
+class Cycle(RequestResponseCycle):
+    """Knows how large the part is that is being sent: the event loop keeps it whole until its last byte is taken."""
+
+    part_size = 0
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer."""
+        self.part_size = len(message.get("body", b""))
+        await super().send(message)
+
+
+class OldHttpCycle(Cycle):
     """Ends an answer of unknown length by closing: HTTP/1.0 knows no chunks (RFC 9112, section 6.1)."""
 
     is_open_ended = False
