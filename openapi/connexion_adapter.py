@@ -6,6 +6,7 @@ typed `Request` at once.
 
 import inspect
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -23,7 +24,7 @@ from connexion.middleware.routing import RoutingMiddleware
 from connexion.resolver import Resolver
 from connexion.utils import get_function_from_name
 from starlette.responses import Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers.encoding import to_json
 from handlers.me import Stream
@@ -33,15 +34,21 @@ from openapi.contract import Contract
 from openapi.problems import MEDIA_TYPE, problem_for
 from openapi.request import Request
 from postgres.greenlets import run_in_greenlet
-from tokens.verifier import Claims
+from tokens.verifier import NOT_READABLE, Claims, InvalidToken
 
 JSON: Final = "application/json"
+CREDENTIALS: Final = re.compile("[A-Za-z]+ +[!-~]")  # RFC 9110, section 11.4
 logger = logging.getLogger(__name__)
 find_handler: Final[Callable[[str], Callable[..., Any]]] = get_function_from_name
 
 
 async def bearer_info(token: str, request: ConnexionRequest) -> Claims:
-    """Return the claims of a token; the contract's `x-bearerInfoFunc`. Raises InvalidToken, KeysUnavailable."""
+    """Return the claims of a token; the contract's `x-bearerInfoFunc`. Raises InvalidToken, KeysUnavailable.
+
+    Connexion separates scheme and token at any blank that Unicode knows.
+    """
+    if not CREDENTIALS.match(request.headers["authorization"]):
+        raise InvalidToken(NOT_READABLE)
     return await Request.of(request.scope).services.tokens.verify(token)
 
 
@@ -103,7 +110,34 @@ class CallHandler:
         await result(scope, receive, send)
 
 
-class CallPublicHandler(ContextMiddleware):
+class WholeAnswers(ContextMiddleware):
+    """Joins the end of an answer to its last part, so that a client that does not read it holds nothing of the host.
+
+    a2wsgi sends the end by itself, and would wait until everything before it is taken.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        held: Message | None = None
+
+        async def send_joined(message: Message) -> None:
+            nonlocal held
+            is_part = message["type"] == "http.response.body"
+            if held and is_part and not message.get("body") and not message.get("more_body"):
+                held["more_body"] = False
+                message, held = held, None
+            elif held:
+                part, held = held, None
+                await send(part)
+            if is_part and message.get("more_body"):
+                held = message
+            else:
+                await send(message)
+
+        await super().__call__(scope, receive, send_joined)
+
+
+class CallPublicHandler(WholeAnswers):
     """Calls in the event loop what anybody may call, so that it waits for no thread; Flask calls the rest."""
 
     def __init__(self, app: ASGIApp, *, contract: Contract) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import yaml
 
@@ -16,7 +16,23 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C if PyYAML was bui
 METHODS = ("get", "post", "put", "patch", "delete")
 CONTROLLER = "x-openapi-router-controller"  # the module of an operation's handler
 
+ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
+UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
 Node = dict[str, Any]
+
+
+def canonical_path(raw_path: str) -> str:
+    """Return the one spelling of a path that all equivalent ones share (RFC 3986, section 6.2.2).
+
+    Letters, digits and `-._~` are decoded. What else is encoded stays so: an encoded slash separates no segments.
+    """
+    return ESCAPE.sub(_canonical_escape, raw_path) if "%" in raw_path else raw_path
+
+
+def _canonical_escape(escape: re.Match[str]) -> str:
+    character = unquote(escape[0], "latin-1")
+    return character if character in UNRESERVED else escape[0].upper()
 
 
 class InvalidContract(Exception):
@@ -118,12 +134,16 @@ class Contract:
         return (operation for item in self.path_items for operation in item.operations.values())
 
     def match(self, path: str) -> Match | None:
-        """Return what the contract has at a percent-decoded path; one without parameters takes precedence."""
+        """Return what the contract has at a path in its canonical form; one without parameters takes precedence.
+
+        The parameters are percent-decoded; bytes that are no UTF-8 become lone surrogates.
+        """
         if path in self._fixed:
             return Match(self._fixed[path], {})
         for item in self.path_items:
             if found := item.pattern.fullmatch(path):
-                return Match(item, found.groupdict())
+                texts = found.groupdict()
+                return Match(item, {name: unquote(text, errors="surrogateescape") for name, text in texts.items()})
         return None
 
     def url_for(self, operation_id: str, **parameters: object) -> str:

@@ -81,6 +81,9 @@ class Settings:
     """Port to listen on. `0` picks a free one."""
     web_concurrency: int = _setting("WEB_CONCURRENCY", 1, values.COUNT)
     """Number of worker processes. Each has its own `DATABASE_POOL_SIZE` connections."""
+    keep_alive_timeout: int = _setting("KEEP_ALIVE_TIMEOUT", 75, values.IDLE)
+    """How long an idle connection stays open, which responses tell in `Keep-Alive`. Set it higher than the idle timeout
+    of a load balancer or proxy in front."""
     forwarded_allow_ips: tuple[str, ...] = _setting("FORWARDED_ALLOW_IPS", ("127.0.0.1",), values.networks)
     """Proxies whose `X-Forwarded-*` headers are trusted: addresses or networks, separated by commas, or `*` for any."""
     rate_limit: int | None = _setting("RATE_LIMIT", None, values.RATE, example=str(DEFAULT_RATE_LIMIT))

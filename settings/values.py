@@ -35,6 +35,7 @@ class Limits:
 
 COUNT = Limits("a number from 1 to 1000", lambda number: 1 <= number <= 1000)
 SECONDS = Limits("seconds from 0.001 to 3600", lambda seconds: 0.001 <= seconds <= 3600)
+IDLE = Limits("seconds from 1 to 3600", lambda seconds: 1 <= seconds <= 3600)
 PORT = Limits("a port number, at most 65535", lambda number: 0 <= number <= 65535)
 RATE = Limits("off or a number up to 1000000", lambda number: 0 <= number <= 1_000_000)
 QUOTA = Limits("off or a number up to 1000000000", lambda number: 0 <= number <= 1_000_000_000)

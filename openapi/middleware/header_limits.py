@@ -1,5 +1,8 @@
-"""Limits of a request's target and headers."""
+"""Limits of a request's target and headers, and headers that are ambiguous."""
 
+import re
+from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,6 +14,10 @@ MAX_HEADERS: Final = 32 * 1024  # bytes of all names and values
 MAX_HEADER_COUNT: Final = 100
 # Repeated, these could mean one request to a proxy and another to this service.
 SINGLE_HEADERS: Final = ("Host", "Authorization", "Content-Type")
+# RFC 3986, section 3.2.2. A comma is refused: it would be a list to others, and no name has one.
+HOST: Final = re.compile(
+    rb"(\[(?P<address>[0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(:[0-9]{0,5})?|"
+)
 
 
 class HeaderLimits:
@@ -32,9 +39,30 @@ class HeaderLimits:
         for name in SINGLE_HEADERS:
             if names.count(name.lower().encode()) > 1:
                 raise bad_input(InputError("header", f"/{name}", "is given more than once"))
-        if scope.get("http_version") == "1.1" and b"host" not in names:  # RFC 9112, section 3.2
-            raise bad_input(InputError("header", "/Host", "is missing"))
+        _check_host(scope)
         await self.app(scope, receive, send)
+
+
+def _check_host(scope: Scope) -> None:
+    """Check the Host header (RFC 9112, section 3.2). Raises ProblemError (400)."""
+    host = next((value for name, value in scope["headers"] if name == b"host"), None)
+    if host is None:
+        if scope.get("http_version") == "1.1":
+            raise bad_input(InputError("header", "/Host", "is missing"))
+    elif not _is_host(host):
+        raise bad_input(InputError("header", "/Host", "is not a host with an optional port"))
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    found = HOST.fullmatch(value)
+    if not found or not found["address"]:
+        return found is not None
+    try:
+        IPv6Address(found["address"].decode())
+    except ValueError:
+        return False
+    return True
 
 
 def _too_large(detail: str) -> ProblemError:

@@ -11,6 +11,8 @@ from openapi.problems import NO_PATH, Code, InputError, Problem, ProblemError, b
 from openapi.request import Request
 
 CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
+NO_ESCAPE: Final = re.compile("%(?![0-9A-F]{2})")
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class PathAndMethod:
@@ -32,10 +34,17 @@ class PathAndMethod:
         if scope["method"] not in match.path_item.operations:
             detail = f"This path allows {match.path_item.allow}."
             raise ProblemError(Problem(405, Code.METHOD_NOT_ALLOWED, detail, allow))
-        if CONTROL_CHARACTER.search(scope["path"]):  # the routers disagree on where a line ends
-            raise bad_input(InputError("path", "", "has a control character"))
+        _check(scope["path"], match.parameters)
         request.operation = match.path_item.operations[scope["method"]]
         # Either would make Flask's router look for a WebSocket and fail; a proxy may set the scheme.
         del MutableHeaders(scope=scope)["upgrade"]
         scope["scheme"] = scope["scheme"].replace("ws", "http")
         await self.app(scope, receive, send)
+
+
+def _check(path: str, parameters: dict[str, str]) -> None:
+    decoded = "/".join(parameters.values())
+    if NO_ESCAPE.search(path) or LONE_SURROGATE.search(decoded):
+        raise bad_input(InputError("path", "", "is not percent-encoded UTF-8"))
+    if CONTROL_CHARACTER.search(decoded):
+        raise bad_input(InputError("path", "", "has a control character"))

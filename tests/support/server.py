@@ -29,7 +29,14 @@ class Server:
         self.settings = settings
         app = create_app(settings)
         config = uvicorn.Config(
-            app, port=0, log_config=None, access_log=False, server_header=False, http=HttpProtocol, ws="none"
+            app,
+            port=0,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http=HttpProtocol,
+            ws="none",
+            timeout_keep_alive=settings.keep_alive_timeout,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)

@@ -1,0 +1,35 @@
+"""The sending of an answer: what uvicorn does not count, and HTTP/1.0."""
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+
+class Cycle(RequestResponseCycle):
+    """Knows how large the part is that is being sent: the event loop keeps it whole until its last byte is taken."""
+
+    part_size = 0
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer."""
+        self.part_size = len(message.get("body", b""))
+        await super().send(message)
+
+
+class OldHttpCycle(Cycle):
+    """Ends an answer of unknown length by closing: HTTP/1.0 knows no chunks (RFC 9112, section 6.1)."""
+
+    is_open_ended = False
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer."""
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            self.is_open_ended = b"content-length" not in names and message["status"] not in (204, 304)
+            if self.is_open_ended or b"connection" in names:
+                self.default_headers = [one for one in self.default_headers if b"keep-alive" not in one]
+            if self.is_open_ended:
+                self.keep_alive, self.chunked_encoding = False, False
+        elif self.is_open_ended:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
