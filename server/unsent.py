@@ -16,7 +16,7 @@ with suppress(ImportError):  # on Windows
 
 STALL_TIMEOUT = 30  # seconds
 MIN_TAKEN: Final = 16 * 1024  # bytes that a peer has to take within STALL_TIMEOUT
-MAX_UNSENT = 32 * 1024 * 1024  # bytes of all connections of the process
+MAX_UNSENT = 24 * 1024 * 1024  # bytes of all connections of the process
 SWEEP: Final = 1  # seconds
 
 logger = logging.getLogger(__name__)

@@ -68,7 +68,7 @@ def _complaint(url: str) -> str | None:
         return f"has a character in its user or password that means something else in a URL. {ENCODE}"
     try:
         parameters = conninfo_to_dict(url)
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeDecodeError) as error:  # the latter for percent-encoded bytes that are no UTF-8
         return _about_parameter(str(error)) or f"is no PostgreSQL URL. {EXAMPLE}. {ENCODE}"
     hosts, ports = (str(parameters.get(one, "")).split(",") for one in ("host", "port"))
     if not parameters or not all(map(HOST.fullmatch, hosts)) or "://" in str(parameters.get("dbname", "")):

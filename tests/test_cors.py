@@ -42,7 +42,7 @@ ALWAYS_READABLE = {
     "last-modified",
     "pragma",
 }
-OF_THE_CONNECTION = {"connection", "content-encoding", "date", "transfer-encoding", "vary"}
+OF_THE_CONNECTION = {"connection", "content-encoding", "date", "keep-alive", "transfer-encoding", "vary"}
 # For the browser itself, no script needs to read them.
 OF_THE_BROWSER = {"content-security-policy", "referrer-policy", "x-content-type-options", "x-frame-options"}
 
