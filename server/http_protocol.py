@@ -104,8 +104,7 @@ class HttpProtocol(TimedProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._is_upgrade:
-                self._ignore_upgrade(data[upgrade.args[0] :])
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(NOT_HTTP)
         if self._framing > MAX_FRAMING:
@@ -120,8 +119,7 @@ class HttpProtocol(TimedProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._parse(b"\r\n".join([*lines, b"", b""]))
-        if not self._refusal:
-            self._parse(rest)
+        self._parse(rest)
 
     def _throw_away(self, size: int) -> None:
         self._unread += size

@@ -587,3 +587,12 @@ def test_an_env_file_that_is_not_utf_8_is_named_in_a_sentence(run: Run, tmp_path
     result = run("check")
     assert result.exit_code == 1
     assert "The file .env is not UTF-8. Save it in that encoding." in result.output
+
+
+def test_a_secret_that_the_frontend_may_read_differently_is_told_at_the_start(
+    run: Run, served: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"BETTER_AUTH_SECRET='{SECRET}$X'\n")
+    result = run("serve", DATABASE_URL="postgresql://localhost/none")
+    assert served["port"] == 8000
+    assert "Next.js and Vite replace $NAME" in result.stderr

@@ -678,3 +678,24 @@ def test_an_issuer_with_tls_is_verified(environment: pytest.MonkeyPatch, caplog:
         environment.setenv("NO_PROXY", "*")
         assert not read(f"{issuer.url.replace('http', 'https')}/api/auth/jwks")  # which is not spoken there
     assert "SSL" in caplog.text
+
+
+def test_an_address_that_is_in_no_network_of_no_proxy_goes_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "10.0.0.0/8")
+    for host, proxy in (("10.1.2.3", None), ("11.1.2.3", "http://proxy.example:3128")):
+        assert proxy_for(f"http://{host}/jwks") == proxy
+
+
+def test_a_refresh_within_the_cool_down_fetches_nothing() -> None:
+    async def run() -> None:
+        key_set = KeySet("http://127.0.0.1:9/jwks")
+        await key_set.refresh()
+        assert key_set._start_refresh() is None
+        await key_set.refresh()
+
+    asyncio.run(run())
+
+
+def test_without_a_key_set_there_is_nothing_to_load() -> None:
+    asyncio.run(TokenVerifier(secret=SECRET).load())
