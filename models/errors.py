@@ -39,3 +39,7 @@ class TooManyTasks(StorageLimit):
 
 class TooManyKeys(StorageLimit):
     """The user has as many unexpired idempotency keys as they may have."""
+
+
+class Crowded(Exception):
+    """Too many creations of the same user, near a limit, wait for each other."""

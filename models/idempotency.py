@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache, partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from models.base import CodePoints
 from models.caller import Caller
 from models.errors import KeyInUse, KeyReused, StorageLimit
-from models.idempotency_key import IdempotencyKey
+from models.idempotency_key import IS_EXPIRED, IdempotencyKey
 from models.quota import Quota
 from models.task import TASK_COLUMNS, column_values
 from models.task_creation import answer, new_task, store
@@ -23,12 +23,10 @@ from postgres.round_trip import Row
 from postgres.scope import Scope
 from postgres.statement import read
 
-LIFETIME = timedelta(hours=24)
 ATTEMPTS = 3
 SWEEP_SIZE = 10_000  # keys that one statement erases at most
 
 
-IS_EXPIRED = IdempotencyKey.created_at < sa.func.now() - sa.text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")
 THE_KEY = (IdempotencyKey.user_id == sa.bindparam("the_user"), IdempotencyKey.key == sa.bindparam("the_key"))
 
 REPLAY = read(sa.select(IdempotencyKey.fingerprint, IdempotencyKey.task).where(*THE_KEY, sa.not_(IS_EXPIRED)))
@@ -49,7 +47,7 @@ def create_task_once(
 ) -> tuple[Row, bool]:
     """Store a new task and its key, or return the task of this key and True.
 
-    Raises KeyReused, KeyInUse, TooManyTasks, TooManyKeys.
+    Raises KeyReused, KeyInUse, TooManyTasks, TooManyKeys, Crowded.
     """
     fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
     values, scope = column_values(fields), Scope.user(caller.id)

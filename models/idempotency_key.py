@@ -1,6 +1,6 @@
 """The table of idempotency keys."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,6 +8,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CodePoints, Instant
+
+LIFETIME = timedelta(hours=24)
 
 
 class IdempotencyKey(Base):
@@ -25,3 +27,6 @@ class IdempotencyKey(Base):
     task: Mapped[dict[str, Any]] = mapped_column(JSONB)  # as in the first response
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=sa.func.now())
     updated_at = None  # type: ignore[assignment]
+
+
+IS_EXPIRED = IdempotencyKey.created_at < sa.func.now() - sa.text(f"interval '{LIFETIME.total_seconds():.0f} seconds'")

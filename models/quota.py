@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from models.idempotency_key import IdempotencyKey
+from models.idempotency_key import IS_EXPIRED, IdempotencyKey
 from models.task import Task
 
 RESERVE: Final = 100  # what is stored at the same time, at most
@@ -19,7 +19,8 @@ class Quota:
 
     Counting takes as long as there is something to count, so after a count that finds room for n more, n / RESERVE are
     stored without one. With room for RESERVE or less each is counted, while no other of the user's is. Other processes
-    do not know what this one has yet to store, so together they can pass a limit by at most 1 % for each.
+    do not know what this one has yet to store, so together they can pass a limit by at most 1 % for each. More than
+    RESERVE creations of one user at the same moment, on processes with that many connections, can pass it by the rest.
     """
 
     def __init__(self, tasks: int, keys: int) -> None:
@@ -54,9 +55,9 @@ class Quota:
             self._uncounted.popitem(last=False)
 
 
-def _number(owner: sa.orm.InstrumentedAttribute[str], limit: str) -> sa.ScalarSelect[Any]:
+def _number(owner: sa.orm.InstrumentedAttribute[str], limit: str, *conditions: Any) -> sa.ScalarSelect[Any]:
     """Return a query for the number of a user's rows, which counts no further than the limit."""
-    some: sa.Select[Any] = sa.select(sa.literal_column("1")).where(owner == sa.bindparam("the_user"))
+    some: sa.Select[Any] = sa.select(sa.literal_column("1")).where(owner == sa.bindparam("the_user"), *conditions)
     return sa.select(sa.func.count()).select_from(some.limit(_maximum(limit)).subquery()).scalar_subquery()
 
 
@@ -66,7 +67,7 @@ def _maximum(name: str) -> sa.BindParameter[int]:
 
 STORED: Final = sa.select(
     _number(Task.user_id, "max_tasks").label("stored_tasks"),
-    _number(IdempotencyKey.user_id, "max_keys").label("stored_keys"),
+    _number(IdempotencyKey.user_id, "max_keys", sa.not_(IS_EXPIRED)).label("stored_keys"),
 ).cte("stored")
 HAS_ROOM_FOR_TASK: Final = STORED.c.stored_tasks < _maximum("max_tasks")
 HAS_ROOM_FOR_KEY: Final = STORED.c.stored_keys < _maximum("max_keys")

@@ -7,12 +7,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from models.caller import Caller
-from models.errors import TooManyKeys, TooManyTasks
+from models.errors import Crowded, TooManyKeys, TooManyTasks
 from models.quota import HAS_ROOM_FOR_KEY, HAS_ROOM_FOR_TASK, STORED, Quota
 from models.task import TASK_COLUMNS, Task, column_values, placeholders
 from models.user import NEW_USER, user_values
 from postgres.database import Database
-from postgres.errors import ConstraintViolated
+from postgres.errors import ConstraintViolated, LockTimeout
 from postgres.round_trip import Row
 from postgres.scope import Scope
 
@@ -20,7 +20,7 @@ OWNER: Final = sa.bindparam("the_user", type_=Task.user_id.type)
 
 
 def create_task(database: Database, quota: Quota, caller: Caller, fields: Mapping[str, Any]) -> Row:
-    """Store a new task, and the caller as a user if they are new. Raises TooManyTasks."""
+    """Store a new task, and the caller as a user if they are new. Raises TooManyTasks, Crowded."""
     values = column_values(fields)
     query = partial(_create, frozenset(values)), {**user_values(caller), **values}
     try:
@@ -38,7 +38,7 @@ def store(
 ) -> Row:
     """Store a new task by the statement that `create` returns, if it is counted or not, and return it.
 
-    Raises TooManyTasks, TooManyKeys.
+    Raises TooManyTasks, TooManyKeys, Crowded.
     """
     if not quota.must_count(caller.id):
         (row,) = database.rows(Scope.user(caller.id), create(False), parameters)
@@ -46,7 +46,13 @@ def store(
     tasks = 0
     for is_exclusive in (True,) if quota.is_near(caller.id) else (False, True):
         scope = Scope.user(caller.id, is_exclusive=is_exclusive)
-        (row,) = database.rows(scope, create(True), {**parameters, **quota.parameters(is_exclusive=is_exclusive)})
+        given = {**parameters, **quota.parameters(is_exclusive=is_exclusive)}
+        try:
+            (row,) = database.rows(scope, create(True), given)
+        except LockTimeout as error:
+            if is_exclusive:
+                raise Crowded from error
+            raise
         tasks, keys = row.pop("stored_tasks"), row.pop("stored_keys")
         quota.note(caller.id, tasks, keys)
         if row["id"] is not None:

@@ -111,8 +111,11 @@ def application() -> AbstractApp:
     try:
         return create_app(is_alone=True)
     except (InvalidContract, InvalidSettings, EmbeddedFailure) as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(STARTUP_FAILURE)
+        sentence = str(error)
+    except OSError as error:
+        sentence = f"{error.strerror}: {error.filename}"
+    sys.stderr.write(f"{sentence}\n")
+    sys.exit(STARTUP_FAILURE)
 
 
 def _database(settings: Settings, host: Host) -> Database:
@@ -126,8 +129,8 @@ def _database(settings: Settings, host: Host) -> Database:
 
 
 def _slots(host: Host, settings: Settings) -> Slots:
-    """Return a slot for each connection to the database, and no more than the host has threads."""
-    connections = settings.database_pool_size
+    """Return a slot for each connection but one, which `/ready` and the sweep use; at most one for each host thread."""
+    connections = max(1, settings.database_pool_size - 1)
     return Slots(min(connections, host.threads) if host.threads else connections)
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from handlers.conditions import entity_tag
 from handlers.pages import InvalidCursor
 from models.errors import (
+    Crowded,
     KeyInUse,
     KeyReused,
     SearchTooSlow,
@@ -149,6 +150,7 @@ DOMAIN_ERRORS: Final = {
         "Another request with this Idempotency-Key is under way. Try again.",
         RETRY_AFTER,
     ),
+    Crowded: BUSY,
     TooManyTasks: Problem(403, Code.TOO_MANY_TASKS, "You have as many tasks as you may have. Delete some first."),
     TooManyKeys: Problem(
         403,

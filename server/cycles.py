@@ -13,7 +13,13 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         """Send a part of the answer."""
         self.part_size = len(message.get("body", b""))
+        if message["type"] == "http.response.start" and (not self.keep_alive or _closes(message)):
+            self.default_headers = [one for one in self.default_headers if one[0] != b"keep-alive"]
         await super().send(message)
+
+
+def _closes(message: Any) -> bool:
+    return any(name.lower() == b"connection" and b"close" in value.lower() for name, value in message["headers"])
 
 
 class OldHttpCycle(Cycle):

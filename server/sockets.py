@@ -29,10 +29,18 @@ def listen(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         addresses = _addresses(host, port)
+        missing: OSError | None = None
         for family, (address, _, *scope) in addresses:
             # Every address of `localhost` has the same port.
             found = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_listen(family, (address, found, *scope), ipv6_only=len(addresses) > 1))
+            try:
+                sockets.append(_listen(family, (address, found, *scope), ipv6_only=len(addresses) > 1))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error  # such as `::1` in a container without IPv6
+        if missing and not sockets:
+            raise missing
     except OSError as error:
         for one in sockets:
             one.close()

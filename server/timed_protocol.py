@@ -47,6 +47,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._held = b""  # what waits for the end of an answer
         self._refusal: Problem | None = None
+        self._is_refused = False
 
     @property
     def owner(self) -> str:
@@ -111,6 +112,9 @@ class TimedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _write_refusal(self, problem: Problem) -> None:
+        if self._is_refused:  # the client has taken a part of it
+            return
+        self._is_refused = True
         request_id = secrets.token_hex(8)
         body = problem.body(request_id)
         head = (

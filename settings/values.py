@@ -43,6 +43,14 @@ FRAMEWORK = Limits("asgi or flask", ("asgi", "flask").__contains__)
 LEVEL = Limits("debug, info, warning or error", ("debug", "info", "warning", "error").__contains__)
 
 
+def check_encoding(name: str, text: str) -> None:
+    """Raise InvalidSettings for bytes that are no UTF-8, which Python reads as lone surrogates (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidSettings(f"{name} is not UTF-8. Set it in that encoding.") from None
+
+
 def parse(name: str, type_: Any, text: str) -> Any:
     """Return the value of a setting's text. Raises InvalidSettings."""
     if name == LITERAL:

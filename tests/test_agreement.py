@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, DateTime, Integer, Uuid, text
 
 from handlers.conditions import MAX_VERSION
 from handlers.me import ATTACHMENT
-from models import idempotency
+from models import idempotency_key
 from models.base import Base
 from models.idempotency_key import IdempotencyKey
 from models.task import Task
@@ -76,7 +76,7 @@ def test_the_limits_that_the_description_names_are_the_codes(contract: Contract)
         f"{request_body.MAX_BODY // 1024} KiB. Headers and body must each arrive within "
         f"{request_body.BODY_TIMEOUT} seconds."
     ) in description
-    assert f"for {idempotency.LIFETIME.total_seconds() / 3600:.0f} hours you get the first response" in description
+    assert f"for {idempotency_key.LIFETIME.total_seconds() / 3600:.0f} hours you get the first response" in description
 
 
 def test_a_page_has_at_most_as_many_tasks_as_can_be_asked_for(contract: Contract) -> None:

@@ -55,8 +55,12 @@ class Wire:
     @property
     def statuses(self) -> list[int]:
         """The status of each answer so far."""
-        sent = b"".join(call.args[0] for call in self.transport.write.call_args_list)
-        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", sent)]
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", self.sent)]
+
+    @property
+    def sent(self) -> bytes:
+        """Everything that was written."""
+        return b"".join(call.args[0] for call in self.transport.write.call_args_list)
 
 
 def on_a_wire(test: Callable[[Wire], Awaitable[None]]) -> Callable[[], None]:
@@ -136,6 +140,27 @@ async def test_the_next_request_waits_until_the_answer_is_taken(wire: Wire) -> N
     await self_sent
     await asyncio.sleep(0)
     assert len(wire.sends) == 2
+
+
+@on_a_wire
+async def test_a_refusal_is_written_once_however_slowly_it_is_taken(wire: Wire) -> None:
+    await wire.receive(b"no request\r\n\r\n")
+    wire.protocol.pause_writing()
+    wire.protocol.resume_writing()
+    assert wire.statuses == [400]
+
+
+@pytest.mark.parametrize("value", [b"close", b"Close"])
+def test_an_answer_that_closes_the_connection_tells_no_time(value: bytes) -> None:
+    @on_a_wire
+    async def run(wire: Wire) -> None:
+        await wire.receive(GET + GET)
+        await wire.send(0, START, END)
+        assert b"keep-alive: timeout" in wire.sent
+        await wire.send(1, START | {"headers": [(b"Connection", value)]}, END)
+        assert wire.sent.count(b"keep-alive: timeout") == 1
+
+    run()
 
 
 @pytest.mark.parametrize("upgrade", [b"x", b"h2c", b"websocket"])

@@ -31,14 +31,14 @@ from models.base import Base
 from models.caller import Caller
 from models.errors import KeyInUse
 from models.idempotency import ATTEMPTS, create_task_once
-from models.inspection import VERSION_TABLE
+from models.inspection import VERSION_TABLE, inspect
 from models.quota import Quota
 from models.schema import HEAD, LOCK
 from models.task_creation import create_task
-from openapi.lifespan import watch
+from openapi.lifespan import migrate, watch
 from postgres.database import Database
 from postgres.driver import InThread, OnLoop
-from postgres.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable
+from postgres.errors import ConstraintViolated, DatabaseFault, DatabaseUnavailable, NotInOrder, RoleUnbound
 from postgres.scope import Scope
 from postgres.statement import read
 from settings.settings import Settings
@@ -435,6 +435,26 @@ def test_an_answer_to_what_has_just_been_cancelled_is_dropped() -> None:
 
     with ThreadPoolExecutor() as threads:
         threads.submit(asyncio.run, run()).result()
+
+
+def test_a_standby_is_not_in_order(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "inspect", lambda connection: inspect(connection)._replace(is_standby=True))
+    with pytest.raises(NotInOrder, match="the server is a standby"):
+        schema.check(database)
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), ValueError("a fault")])
+def test_what_lasts_is_logged_once(error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr("openapi.lifespan.RETRY_INTERVAL", 0)
+    outcomes = [error, error, RoleUnbound("the role is a superuser")]
+
+    async def run(*_: Any) -> None:
+        raise outcomes.pop(0)
+
+    unused: Any = None
+    asyncio.run(migrate(run, unused, Mock(), asyncio.Event()))
+    assert caplog.text.count("retrying") == 1
+    assert "the role is a superuser" in caplog.text
 
 
 class Unlucky:

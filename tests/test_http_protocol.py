@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
+from openapi.middleware import header_limits
 from server import http_protocol as protocol
 from server import timed_protocol, unsent
 from settings.settings import Settings
@@ -37,6 +38,11 @@ def authorization(client: Client) -> bytes:
 def request(client: Client, line: bytes, *fields: bytes) -> bytes:
     """Return the head of a request of a user."""
     return b"\r\n".join([line, b"Host: x", authorization(client), *fields, b"", b""])
+
+
+@pytest.mark.parametrize("host", [b"[::1::2]", b"[1.2.3]", b"[:]"])
+def test_an_address_that_is_none_is_no_host(host: bytes) -> None:
+    assert not header_limits._is_host(host)
 
 
 # Without an end

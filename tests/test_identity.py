@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
@@ -143,6 +144,16 @@ def test_a_contract_that_cannot_be_kept_ends_the_process_with_a_sentence(
     with pytest.raises(SystemExit):
         application()
     assert "the query parameter user has a name that is reserved" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_used_ends_the_process_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = PermissionError(13, "Permission denied", "/data")
+    monkeypatch.setattr("openapi.app.create_app", Mock(side_effect=error))
+    with pytest.raises(SystemExit):
+        application()
+    assert capsys.readouterr().err == "Permission denied: /data\n"
 
 
 def sent(**parameters: Any) -> Request:

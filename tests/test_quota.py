@@ -5,11 +5,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
 
+from models.caller import Caller
 from models.quota import MAX_USERS, RESERVE, Quota
+from models.task_creation import create_task
+from postgres.errors import LockTimeout
 from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
@@ -30,7 +34,13 @@ def make_client(
     with ExitStack() as stack:
 
         def make(tasks: int = 0, keys: int = 0, servers: int = 1) -> Any:
-            limits = {"max_tasks_per_user": tasks, "max_keys_per_user": keys, "server_framework": request.param}
+            limits = {
+                "max_tasks_per_user": tasks,
+                "max_keys_per_user": keys,
+                "server_framework": request.param,
+                "lock_timeout": 60,
+                "statement_timeout": 60,
+            }
             started = [stack.enter_context(Server(make_settings(**limits))) for _ in range(servers)]
             token = started[0].token(sub=(user := f"quota-{request.node.name}"))
             clients = [stack.enter_context(Client(one.url, conformance, token=token, user=user)) for one in started]
@@ -81,6 +91,39 @@ def test_a_user_may_have_so_many_keys_and_more_tasks_without(make_client: Callab
     assert_problem(client.post("/api/tasks", **keyed("more")), 403, "too_many_idempotency_keys", NO_MORE_KEYS)
     assert client.post("/api/tasks", **keyed("0")).headers["Idempotency-Replayed"] == "true"
     assert client.post("/api/tasks", **TITLE).status_code == 201
+
+
+def test_keys_of_more_than_a_day_ago_do_not_count(make_client: Callable[..., Client], database_url: str) -> None:
+    client = make_client(keys=1)
+    assert client.post("/api/tasks", **keyed("first")).status_code == 201
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT set_config('app.user_id', %s, true)", (client.user,))
+        connection.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+    assert client.post("/api/tasks", **keyed("second")).status_code == 201
+    assert_problem(client.post("/api/tasks", **keyed("third")), 403, "too_many_idempotency_keys", NO_MORE_KEYS)
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_who_waits_too_long_near_the_limit_is_told_to_try_again(
+    make_settings: Callable[..., Settings], conformance: Conformance, database_url: str, has_key: bool
+) -> None:
+    user = f"crowded-{has_key}"
+    with (
+        Server(make_settings(max_tasks_per_user=MAXIMUM, lock_timeout=0.1)) as server,
+        Client(server.url, conformance, token=server.token(sub=user), user=user) as client,
+        psycopg.connect(database_url) as other,
+    ):
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (user,))
+        request = keyed("key") if has_key else TITLE
+        assert_problem(client.post("/api/tasks", **request), 503, "busy", "The service is busy. Try again.")
+        other.rollback()
+        assert client.post("/api/tasks", **request).status_code == 201
+
+
+def test_a_lock_that_is_none_of_the_quotas_is_an_unavailable_database() -> None:
+    database: Any = Mock(rows=Mock(side_effect=LockTimeout))
+    with pytest.raises(LockTimeout):
+        create_task(database, Quota(MAXIMUM, 0), Caller("alice", None, None), {"title": "x"})
 
 
 def test_without_limits_there_are_none(make_client: Callable[..., Client]) -> None:

@@ -437,7 +437,7 @@ def test_a_thousand_requests_at_once_each_have_an_answer_in_time_and_memory_is_b
     statuses = Counter(status for status, _, _ in answers)
     slowest = max(seconds for _, _, seconds in answers)
     success = 200 if operation == "fast" else 201
-    assert statuses[success] >= 9
+    assert statuses[success] >= 8  # half of nine slots, of each of two users
     assert set(statuses) <= {success, 503}
     assert all("retry-after: 2" in head for status, head, _ in answers if status == 503)
     assert slowest < HANGING, statuses

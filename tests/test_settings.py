@@ -1,6 +1,7 @@
 """The configuration: what is accepted, what stops the start and with which sentence, what is shown (FR-022)."""
 
 import dataclasses
+import os
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -525,6 +526,13 @@ def test_a_secret_that_the_frontend_may_read_differently_is_told(tmp_path: Path)
     assert env_file.doubt(path, {"BETTER_AUTH_SECRET": "another"}) is None
     path.write_text("BETTER_AUTH_SECRET=abc\n")
     assert env_file.doubt(path, {}) is None
+
+
+@pytest.mark.parametrize("name", ["BETTER_AUTH_SECRET", "DATABASE_URL", "HOST", "DATA_DIR", "CORS_ORIGINS"])
+def test_a_setting_that_is_not_utf_8_is_refused(name: str) -> None:
+    assert (
+        refusal(**{name: "http://x/" + os.fsdecode(b"\xff") * 40}) == f"{name} is not UTF-8. Set it in that encoding."
+    )
 
 
 # Proxies and the rate limit

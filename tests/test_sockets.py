@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -69,6 +69,27 @@ def test_every_address_of_a_host_has_the_same_port_and_is_let_go_if_one_is_taken
         one.close()
 
 
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_an_address_that_this_machine_lacks_is_passed_over_if_there_is_another(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    listen = sockets._listen
+
+    def without_ipv6(family: int, address: Any, *, ipv6_only: bool) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(number, os.strerror(number))
+        return listen(family, address, ipv6_only=ipv6_only)
+
+    both = [(socket.AF_INET6, ("::1", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0))]
+    monkeypatch.setattr(sockets, "_listen", without_ipv6)
+    monkeypatch.setattr(sockets, "_addresses", lambda *_: both)
+    (found,) = sockets.listen("localhost", 0)
+    with found:
+        assert found.getsockname()[0] == "127.0.0.1"
+    monkeypatch.setattr(sockets, "_addresses", lambda *_: both[:1])
+    assert refusal("localhost", 0)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="workers share a port on Linux only")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
 def test_a_shared_port_is_never_free_in_between(host: str) -> None:
@@ -76,7 +97,7 @@ def test_a_shared_port_is_never_free_in_between(host: str) -> None:
     with shared[0] as one:
         address = one.getsockname()
         assert refusal(host, address[1]).startswith("Another program listens on port")
-        rebuild, arguments = one.__reduce__()
+        rebuild, arguments = cast(Any, one.__reduce__())
         with rebuild(*arguments) as another:  # a worker's
             assert another.getsockname() == address
             assert sockets.is_ipv6_only(another) == sockets.is_ipv6_only(one)
