@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 
+from models.quota import RESERVE
 from openapi.contract import Contract
 from openapi.middleware import header_limits, request_body
 from postgres.database import Database
@@ -23,7 +24,7 @@ from tests.support.relay import Relay
 from tests.support.server import Server
 
 LIMIT = 5  # requests a minute of each user
-MAX_TASKS = 2  # of each user
+MAX_TASKS = 2 * RESERVE  # of each user
 TITLE = {"json": {"title": "x"}}
 # A request of each operation that succeeds.
 REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -115,8 +116,13 @@ def forbidden(stage: Stage) -> Iterator[httpx.Response]:
         yield stage.send(task=stage.client().create()["id"])
     elif (stage.method, stage.template) == ("POST", "/api/tasks"):
         client = stage.client()
-        for _ in range(MAX_TASKS):
-            client.create()
+        with psycopg.connect(stage.database_url) as connection:
+            connection.execute("SELECT set_config('app.user_id', %s, true)", (client.user,))
+            connection.execute("INSERT INTO users (id) VALUES (%s)", (client.user,))
+            connection.execute(
+                "INSERT INTO tasks (user_id, title, title_folded) SELECT %s, 'x', 'x' FROM generate_series(1, %s)",
+                (client.user, MAX_TASKS),
+            )
         yield stage.send(client)
 
 
