@@ -110,6 +110,11 @@ async def unread_lists(attack: Attack) -> None:
     await spread(150, lambda: attack.send(LONG_LIST))
 
 
+async def unread_exports(attack: Attack) -> None:
+    """All exports of a minute, which nobody reads."""
+    await spread(A_MINUTE, lambda: attack.send("/api/me/export"))
+
+
 async def unread_pipelines(attack: Attack) -> None:
     """A long list, ten thousand requests behind it, and nobody reads."""
 
@@ -133,6 +138,7 @@ ATTACKS = {
         long_lists,
         compressed_lists,
         unread_lists,
+        unread_exports,
         unread_pipelines,
         unread_readiness,
     )

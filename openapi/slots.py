@@ -5,15 +5,15 @@ from collections import Counter, OrderedDict, deque
 
 
 class Slots:
-    """At most `size` slots, of which each user holds at most half, but one at least; users who wait have turns.
+    """At most `size` slots, of which each user holds at most `share`, by default half; users who wait have turns.
 
-    So a user who floods the service leaves the other half to everybody else. Of one user's requests the oldest is
+    So a user who floods the service leaves the rest to everybody else. Of one user's requests the oldest is
     served first.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, share: int | None = None) -> None:
         self.free = size
-        self.share = max(1, size // 2)
+        self.share = share or max(1, size // 2)
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # the next user first
 

@@ -16,6 +16,7 @@ CHUNK_FRAMING: Final = 16  # bytes of each chunk that do not count: its size and
 MAX_DROPPED: Final = 1000  # headers
 MAX_UNREAD: Final = 1024 * 1024  # bytes that are thrown away after an answer, so that the client gets to read it
 KEEP_ALIVE_GRACE: Final = 1  # second more than is told, so that a request at the last moment is still answered
+CONNECTION_FIELDS: Final = (b"connection", b"proxy-connection")
 # The parser cannot be stopped within what it is given, so it gets a little at a time.
 SLICE: Final = 1024  # bytes
 
@@ -136,8 +137,13 @@ class HttpProtocol(TimedProtocol):
         self._start_timer()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header without the blanks around it (RFC 9110, section 5.5), but drop trailers (section 6.5.1)."""
+        """Keep a header without the blanks around it (RFC 9110, section 5.5), but drop trailers (section 6.5.1).
+
+        A trailer that ends the connection is refused: llhttp would overlook the requests behind it.
+        """
         if not self._in_head:
+            if name.lower() in CONNECTION_FIELDS:
+                raise httptools.HttpParserError
             return
         if len(self.headers) <= MAX_HEADER_COUNT:  # the application refuses one more
             super().on_header(name, value.strip(b" \t"))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # psycopg cannot wait in the usual event loop of Windows.
 EVENT_LOOP = "asyncio:SelectorEventLoop" if sys.platform == "win32" else "auto"
+# uvloop accepts one connection of a socket in each turn of its loop. Where many requests in a row make its turns long,
+# new connections would wait for seconds, so it gets several descriptors of each socket.
+ACCEPTED = 1 if sys.platform == "win32" else 32  # connections in a turn
 SHUTDOWN = 10  # seconds for requests in flight to finish
 
 
@@ -35,7 +38,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application and accept connections."""
-        await super().startup(sockets)
+        await super().startup([one.dup() for one in sockets or () for _ in range(ACCEPTED)] or None)
         click.echo(self._announcement)
 
 

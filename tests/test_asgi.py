@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections import Counter
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -12,7 +13,7 @@ import pytest
 from models.caller import Caller
 from openapi.app import create_app
 from openapi.middleware.access_log import AccessLog
-from openapi.middleware.concurrency_limit import ConcurrencyLimit
+from openapi.middleware.concurrency_limit import MAX_STREAMS, ConcurrencyLimit
 from openapi.request import Request
 from openapi.slots import Slots
 from settings.settings import Settings
@@ -139,6 +140,49 @@ def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer(until
         with pytest.raises(asyncio.CancelledError):
             await request
         assert slots.free == 1
+
+    asyncio.run(run())
+
+
+def test_a_user_has_few_streams_at_the_same_time_however_many_wait_after_their_first_part() -> None:
+    parts: Counter[str] = Counter()
+    release = asyncio.Event()
+
+    async def answer(scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start"})
+        for _ in range(3):
+            parts[scope["name"]] += 1
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await release.wait()
+        await send({"type": "http.response.body"})
+
+    async def receive() -> MutableMapping[str, Any]:
+        raise AssertionError("nobody asks")
+
+    async def send(_message: Any) -> None:
+        pass
+
+    async def run() -> None:
+        slots, services = Slots(100), cast(Any, None)
+        limit = ConcurrencyLimit(answer, slots=slots, until_sent=False)
+
+        def export(user: str, name: str) -> asyncio.Task[None]:
+            asked = Request("id", None, services, caller=Caller(user, None, None))
+            return asyncio.create_task(limit({"type": "http", Request.KEY: asked, "name": name}, receive, send))
+
+        requests = [export("alice", str(number)) for number in range(MAX_STREAMS + 2)]
+        requests.append(export("bob", "bob"))
+        await asyncio.sleep(0.01)
+        assert [parts[str(number)] for number in range(MAX_STREAMS + 2)] == [3] * MAX_STREAMS + [1, 1]
+        assert parts["bob"] == 3
+        requests.pop(0).cancel()  # the next one has its turn
+        requests.pop(-2).cancel()  # the last one, which waits, leaves
+        await asyncio.sleep(0.01)
+        assert (parts[str(MAX_STREAMS)], parts[str(MAX_STREAMS + 1)]) == (3, 1)
+        release.set()
+        await asyncio.gather(*requests)
+        assert slots.free == 100
+        assert all(limit.streams.take("alice") for _ in range(MAX_STREAMS))
 
     asyncio.run(run())
 

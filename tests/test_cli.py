@@ -401,6 +401,19 @@ def test_serve_in_development_prints_the_url_of_the_documentation(
         assert httpx.get(f"{server.url}/docs", trust_env=False).status_code == 200
 
 
+@pytest.mark.slow
+def test_new_connections_do_not_wait_one_by_one_while_others_send_requests_in_a_row(
+    tmp_path: Path, database_url: str
+) -> None:
+    with ServerProcess(directory=tmp_path, DATABASE_URL=database_url) as server, ExitStack() as stack:
+        url = httpx.URL(server.url)
+        for _ in range(200):
+            flood = stack.enter_context(socket.create_connection((url.host, url.port)))
+            flood.setblocking(False)
+            flood.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 4000)
+        assert httpx.get(f"{server.url}/health", trust_env=False, timeout=8).is_success
+
+
 def test_serve_on_any_free_port_prints_the_one_that_it_got(tmp_path: Path, database_url: str) -> None:
     with ServerProcess(directory=tmp_path, DATABASE_URL=database_url) as server:
         printed = wait_for(lambda: re.search(r"Documentation: (\S+)", server.log.read_text()))

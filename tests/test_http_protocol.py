@@ -101,6 +101,16 @@ def test_a_body_of_many_small_chunks_with_few_bytes_around_them_is_read(server: 
         assert statuses(everything(connection)) == [201]
 
 
+@pytest.mark.parametrize("field", [b"Connection: close", b"CONNECTION: x, close", b"Proxy-Connection: close"])
+@pytest.mark.parametrize("behind", [b"", b"\r\nX: y"])
+def test_a_connection_is_not_ended_behind_a_body(server: Server, alice: Client, field: bytes, behind: bytes) -> None:
+    fields = (JSON.encode(), b"Transfer-Encoding: chunked")
+    sent = request(alice, b"POST /api/tasks HTTP/1.1", *fields) + b"2\r\n{}\r\n0\r\n" + field + behind + b"\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(sent + GET)
+        assert problem(everything(connection)) == (400, "bad_request")
+
+
 # In a row
 
 

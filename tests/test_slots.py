@@ -24,6 +24,11 @@ def test_a_user_holds_at_most_half_of_the_slots(size: int, share: int) -> None:
     assert slots.free == size - share
 
 
+def test_a_users_share_may_be_another_one() -> None:
+    slots = Slots(10, share=3)
+    assert [slots.take("greedy") for _ in range(4)] == [True] * 3 + [False]
+
+
 def test_users_who_wait_are_served_in_turn_and_one_users_requests_in_order() -> None:
     served: list[str] = []
 
