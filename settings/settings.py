@@ -58,7 +58,7 @@ class Settings:
     """Secret that signs tokens (HS256), at least 32 bytes, the same as the frontend's. Make one with
     `python3 -c "import secrets; print(secrets.token_urlsafe(32))"`. Default: none; without `BETTER_AUTH_URL` too, the
     service makes one, keeps it in `DATA_DIR`, and starts on a loopback address only."""
-    better_auth_url: str | None = _setting("BETTER_AUTH_URL", None, values.origin, example="http://localhost:3000")
+    better_auth_url: str | None = _setting("BETTER_AUTH_URL", None, values.base, example="http://localhost:3000")
     """URL of the frontend that runs Better Auth, whose public keys verify tokens.
     Default: none; only tokens signed with the secret are accepted."""
     jwks_url: str | None = _setting("JWKS_URL", None, values.origin, example="http://localhost:3000/api/auth/jwks")

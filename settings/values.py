@@ -91,7 +91,9 @@ def origin(name: str, url: str) -> str:
     except ValueError:
         scheme, host, port = "", "", None
     if scheme not in ("http", "https"):
-        raise InvalidSettings(f"{name} has {url!r}, which is no origin. Write it like https://app.example.com")
+        # What follows a colon, a question mark or a hash may be a secret.
+        shown = "a value" if re.search(r"[?#]|:(?!//|[0-9:\[])", url) else repr(url)
+        raise InvalidSettings(f"{name} has {shown}, which is no origin. Write it like https://app.example.com")
     is_default = port in (None, {"http": 80, "https": 443}[scheme])
     return f"{scheme}://{host}" + ("" if is_default else f":{port}")
 
@@ -104,6 +106,13 @@ def origins(name: str, urls: tuple[str, ...]) -> None:
             raise InvalidSettings(f"{name} has {url!r}. Write origins only, such as https://app.example.com")
         if sent != url:
             raise InvalidSettings(f"{name} has {url!r}, which browsers send as {sent!r}. Write it like that.")
+
+
+def base(name: str, url: str) -> str:
+    """Return the origin of a URL that paths are appended to. Raises InvalidSettings."""
+    if "?" in url or "#" in url:
+        raise InvalidSettings(f"{name} has a query or a fragment. Write it like https://app.example.com")
+    return origin(name, url)
 
 
 def in_ascii(name: str, url: str) -> str:
@@ -153,5 +162,9 @@ def hidden(_secret: str) -> str:
 
 
 def without_userinfo(value: object) -> str:
-    """Return a value without the user and the password of a URL: all up to the last `@`, as one may be unencoded."""
-    return re.sub("://.*@", f"://{MASK}@", str(value), flags=re.DOTALL)
+    """Return a value without what may be secret in a URL.
+
+    That is the query, and the user and the password: all up to the last `@`, as one may be unencoded.
+    """
+    shown = re.sub("://.*@", f"://{MASK}@", str(value), flags=re.DOTALL)
+    return re.sub(r"(://[^?]*)\?.*", rf"\1?{MASK}", shown, flags=re.DOTALL)

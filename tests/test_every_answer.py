@@ -109,6 +109,7 @@ def bad_request(stage: Stage) -> Iterator[httpx.Response]:
 def unauthorized(stage: Stage) -> Iterator[httpx.Response]:
     if not stage.is_open:
         yield stage.send(stage.client(has_token=False), task=str(uuid4()))
+        yield stage.send(stage.client(has_token=False), task=str(uuid4()), headers={"Authorization": "Bearer x"})
 
 
 def forbidden(stage: Stage) -> Iterator[httpx.Response]:
@@ -297,6 +298,9 @@ def test_an_operation_gives_every_answer_that_is_declared_with_every_header_and_
         media_types = {one.headers.get("content-type") for one in given}
         assert media_types == set(promised.get("content", [None])), status
         assert media_types <= {None, "application/json" if status < "400" else "application/problem+json"}
+        if status >= "400":  # the example is of an error of this operation
+            example = promised["content"]["application/problem+json"]["example"]
+            assert example["code"] in {one.json()["code"] for one in given}
         headers = {name.lower(): conformance.contract.resolve(one) for name, one in promised["headers"].items()}
         assert set().union(*(one.headers for one in given)) - GENERAL_HEADERS == set(headers), status
         for name, header in headers.items():
