@@ -9,7 +9,7 @@ import asyncio
 import socket
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,18 +197,26 @@ def main() -> None:
     parser.add_argument("--framework", choices=("asgi", "flask"), default="asgi")
     parser.add_argument("attacks", nargs="*", choices=[[], *ATTACKS], default=[])
     options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp())
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            measure(Path(folder), options.framework, options.attacks or ATTACKS)
+        finally:
+            embedded.stop(Path(folder) / "postgres")
+
+
+def measure(directory: Path, framework: str, attacks: Iterable[str]) -> None:
+    """Attack servers with a database in a folder, and print a line for each attack."""
     environment = {
         "DATABASE_URL": embedded.start(directory / "postgres"),
         "BETTER_AUTH_SECRET": SECRET,
         "RATE_LIMIT": str(A_MINUTE),
-        "SERVER_FRAMEWORK": options.framework,
+        "SERVER_FRAMEWORK": framework,
         "MAX_TASKS_PER_USER": "off",
     }
     settings = Settings.load(environment)
     database = Database(environment["DATABASE_URL"])
     schema.migrate(database)
-    for name in options.attacks or ATTACKS:
+    for name in attacks:
         with ServerProcess(directory=directory, **environment) as server:
             prepare(server, database, settings)
             print(asyncio.run(run(name, server, settings)), flush=True)

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from models import idempotency, service_key, task, user  # noqa: F401 (each adds its table to the metadata)
+from models import idempotency_key, service_key, task, user  # noqa: F401 (each adds its table to the metadata)
 from models.base import Base
 
 VERSION_TABLE: Final = "tasks_api_version"

@@ -16,8 +16,8 @@ from settings.values import MASK, InvalidSettings
 SCHEMES: Final = ("postgresql://", "postgres://")
 EXAMPLE: Final = "Write it like postgresql://user:password@host/name"
 ENCODE: Final = (
-    "In the user and the password write % as %25, / as %2F, @ as %40, : as %3A, ? as %3F, # as %23, [ as %5B and a "
-    "blank as %20"
+    "In the user, the password and parameters write % as %25, / as %2F, @ as %40, : as %3A, ? as %3F, # as %23, [ as "
+    "%5B and a blank as %20"
 )
 SEARCH_PATH: Final = "let the role have it: ALTER ROLE ... SET search_path = ..."
 # What to do with the parameters of other clients: Prisma, JDBC, node-postgres, asyncpg and SQLAlchemy.
@@ -65,7 +65,7 @@ def _complaint(url: str) -> str | None:
     if complaint := _about_scheme(url):
         return complaint
     if url.startswith(SCHEMES) and _is_ambiguous(url):
-        return f"has a character in its user or password that means something else in a URL. {ENCODE}"
+        return f"has a character in its user, its password or a parameter that means something else in a URL. {ENCODE}"
     try:
         parameters = conninfo_to_dict(url)
     except (psycopg.Error, UnicodeDecodeError) as error:  # the latter for percent-encoded bytes that are no UTF-8

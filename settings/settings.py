@@ -37,7 +37,7 @@ class Settings:
         mask=without_passwords,
     )
     """URL of PostgreSQL 15 or later, in any form that libpq reads. The role must not be superuser or have `BYPASSRLS`.
-    Default: an embedded PostgreSQL 18 with its data in `DATA_DIR`."""
+    Default: an embedded PostgreSQL 18 with its data in `DATA_DIR`, on Linux and macOS; none on Windows."""
     neon_db_url: str | None = _setting(
         "NEON_DB_URL",
         None,
@@ -155,6 +155,8 @@ class Settings:
             value = getattr(self, one.name)
             if value in (None, ()):
                 shown = "(not set)"
+            elif one.type == int | None and value == 0:
+                shown = "off"
             elif one.metadata["mask"]:
                 shown = one.metadata["mask"](value)
             else:

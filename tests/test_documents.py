@@ -115,7 +115,7 @@ def test_every_command_runs_and_prints_what_the_document_shows(
 
 
 def test_the_role_of_the_deployment_guide_is_one_that_row_level_security_binds() -> None:
-    create, check = (block for block in blocks(DEPLOYMENT) if block.language == "sql")
+    create, check, *_ = (block for block in blocks(DEPLOYMENT) if block.language == "sql")
     with Postgres() as postgres:
         postgres.execute("DROP DATABASE tasks_api")
         postgres.execute("DROP ROLE tasks_api")

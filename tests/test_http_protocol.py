@@ -311,7 +311,9 @@ def test_what_is_a_host_is_taken(server: Server, host: str) -> None:
         ("x:80", 400),
     ],
 )
-def test_a_path_is_read_as_it_is_sent(server: Server, alice: Client, target: str, status: int) -> None:
+def test_an_encoded_slash_separates_nothing_and_other_escapes_mean_what_they_say(
+    server: Server, alice: Client, target: str, status: int
+) -> None:
     with connect(server) as connection:
         connection.sendall(request(alice, f"GET {target} HTTP/1.1".encode(), b"Connection: close"))
         assert statuses(everything(connection)) == [status]

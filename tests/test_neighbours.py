@@ -1,7 +1,9 @@
 """A database that another application uses too, or that lacks something: a sentence, or a schema of its own."""
 
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -19,7 +21,7 @@ from settings.settings import Settings
 from tests.support.client import Client, Conformance, assert_problem
 from tests.support.hosts import HOSTS
 from tests.support.pooler import pooler
-from tests.support.server import SECRET, Server, ServerProcess
+from tests.support.server import ROOT, SECRET, Server, ServerProcess
 from tests.support.waiting import await_true
 
 ALEMBIC = "CREATE TABLE alembic_version (version_num text)"
@@ -215,6 +217,39 @@ def test_the_service_works_in_a_schema_of_its_own(
         made = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (name,)).fetchall()
         assert {table for (table,) in made} == {*Base.metadata.tables, VERSION_TABLE}
         assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (0,)
+
+
+@pytest.fixture
+def hosted_database_url(empty_database_url: str) -> Iterator[tuple[str, str]]:
+    """The URLs of a database as its owner, who is no superuser and not the service's role, and as that role."""
+    database, owner = conninfo_to_dict(empty_database_url)["dbname"], f"owner_{secrets.token_hex(4)}"
+    administrator = make_conninfo(empty_database_url, user="postgres")
+    execute(administrator, f"CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}")
+    yield make_conninfo(empty_database_url, user=owner), empty_database_url
+    execute(administrator, f"REASSIGN OWNED BY {owner} TO tasks_api; DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+def test_the_service_makes_its_schema_where_the_databases_owner_lets_it(
+    hosted_database_url: tuple[str, str],
+    make_settings: Callable[..., Settings],
+    conformance: Conformance,
+    need: Callable[..., str],
+    tmp_path: Path,
+    is_pooled: bool,
+) -> None:
+    owner, url = hosted_database_url
+    execute(owner, AUTH_JS)
+    section = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").partition("### Beside another")[2]
+    printed = re.findall(r"```sql\n(.*?)```", section.partition("###")[0], re.DOTALL)
+    for role, block in zip(hosted_database_url, printed, strict=True):
+        for statement in block.replace("neondb", str(conninfo_to_dict(url)["dbname"])).splitlines():
+            execute(role, statement)
+    with pooler(need("pgbouncer"), url, tmp_path) if is_pooled else nullcontext(url) as reached:
+        use(reached, make_settings, conformance)
+    with psycopg.connect(url) as connection:
+        made = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'tasks'").fetchall()
+    assert {table for (table,) in made} == {*Base.metadata.tables, VERSION_TABLE}
 
 
 def use(url: str, make_settings: Callable[..., Settings], conformance: Conformance) -> None:

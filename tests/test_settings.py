@@ -240,6 +240,12 @@ def test_a_password_with_an_unencoded_character_is_refused_and_not_shown(name: s
     assert [part for part in re.split(r"\W", password) if len(part) > 1 and part in sentence] == []
 
 
+def test_a_parameter_with_an_unencoded_character_is_told_so() -> None:
+    assert refusal(DATABASE_URL="postgresql://u:pa55word@h/db?application_name=one@two").startswith(
+        "DATABASE_URL has a character in its user, its password or a parameter that means something else in a URL. "
+    )
+
+
 @pytest.mark.parametrize("url", ["postgresql://tasks:s3cret", "postgresql://h/postgresql://u", "postgresql://h:0/db"])
 def test_a_url_without_a_host_is_refused_and_not_shown(url: str) -> None:
     assert "s3cret" not in refusal(DATABASE_URL=url)
@@ -652,6 +658,12 @@ def test_what_is_no_secret_is_shown_as_it_is() -> None:
         "JWT_ISSUER": "(not set)",
         "BETTER_AUTH_SECRET": "(not set)",
     }
+
+
+@pytest.mark.parametrize("name", ["RATE_LIMIT", "MAX_TASKS_PER_USER", "MAX_IDEMPOTENCY_KEYS_PER_USER"])
+@pytest.mark.parametrize(("value", "expected"), [("off", "off"), ("0", "off"), ("7", "7")])
+def test_a_limit_that_is_off_is_shown_so(name: str, value: str, expected: str) -> None:
+    assert dict(Settings.load({name: value}).masked())[name] == expected
 
 
 # What is documented
