@@ -1,5 +1,6 @@
 """The folders beside the data: who may have written to them, and what is done for an account that is not root."""
 
+import errno
 import os
 import pwd
 from collections.abc import Callable
@@ -96,6 +97,18 @@ def test_who_is_not_root_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.
     use.end()
     assert sorted(file.name for file in (tmp_path / "postgres.run").iterdir()) == ["keeper", "use"]
     chown.assert_not_called()
+
+
+def test_programs_that_do_not_fit_on_the_disk_are_told(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_programs(tmp_path / "a $HOME", "")
+    monkeypatch.syspath_prepend(tmp_path / "a $HOME")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
+    monkeypatch.setattr("shutil.copyfile", Mock(side_effect=full))
+    with pytest.raises(EmbeddedFailure, match=r"programs cannot be copied to /\S+: No space left on device\.$"):
+        embedded.start(cluster)
+    assert not (cluster.with_name("postgres.run") / "room").exists()
 
 
 def test_a_keeper_that_failed_while_a_killed_server_ended_is_followed_by_another(made: Path) -> None:
