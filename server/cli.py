@@ -116,7 +116,7 @@ def check() -> None:
     settings = Settings.load()
     _tell_doubt()
     for name, value in settings.masked():
-        click.echo(f"{name:20} {value}")
+        click.echo(f"{name:29} {value}")
     with _database(settings, "The database is not in order") as database:
         schema.check(database)
     click.echo(f"The database is reachable, and its schema is at revision {schema.HEAD}.")

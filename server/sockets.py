@@ -28,13 +28,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        addresses = _addresses(host, port)
+        addresses = addresses_of(host, port)
         missing: OSError | None = None
         for family, (address, _, *scope) in addresses:
             # Every address of `localhost` has the same port.
             found = sockets[0].getsockname()[1] if sockets else port
             try:
-                sockets.append(_listen(family, (address, found, *scope), ipv6_only=len(addresses) > 1))
+                sockets.append(listen_at(family, (address, found, *scope), ipv6_only=len(addresses) > 1))
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
@@ -73,7 +73,8 @@ def is_ipv6_only(one: socket.socket) -> bool:
     return one.family == socket.AF_INET6 and bool(one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
-def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
+def addresses_of(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return family and address of each address that a host has. Raises InvalidSettings."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, ValueError):  # ValueError for what is no name at all
@@ -81,7 +82,8 @@ def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _listen(family: int, address: Any, *, ipv6_only: bool) -> socket.socket:
+def listen_at(family: int, address: Any, *, ipv6_only: bool) -> socket.socket:
+    """Listen at one address. Raises OSError."""
     one = socket.socket(family)
     try:
         _bind(one, address, ipv6_only=ipv6_only)

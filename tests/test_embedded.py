@@ -7,13 +7,17 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from postgres import embedded
-from postgres.embedded.installation import PACKAGE, programs
+from postgres.embedded.installation import PACKAGE, Account, programs, server_account
+from postgres.embedded.room import leave
+from postgres.embedded.room import url as url_of
 from tests.support.embedded import modes, parent, postmaster, room, user, value
 from tests.support.server import ROOT
 
@@ -136,14 +140,48 @@ def test_a_postmaster_pid_that_is_left_behind_does_no_harm(made: Path, content: 
     stranger.wait()
 
 
-def test_a_room_that_others_have_made_is_not_entered(made: Path, tmp_path: Path) -> None:
-    squatted = tmp_path / "room"
-    squatted.mkdir()
-    squatted.chmod(0o777)
-    for theirs in (squatted, Path("/nowhere/at/all")):
-        (made.with_name("postgres.run") / "room").write_text(str(theirs))
-        assert room(embedded.start(made)) != theirs
-        embedded.stop(made)
+SHAPES = ["open", "link", "name", "relative", "nul", "empty", "none", pytest.param("another's", marks=only_root)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_room_that_others_have_made_is_neither_entered_nor_removed(made: Path, shape: str) -> None:
+    theirs = Path(tempfile.mkdtemp(prefix="home-" if shape == "name" else "tasks-api-", dir="/tmp"))
+    kept = theirs / "kept"
+    kept.write_text("theirs")
+    if shape == "open":
+        theirs.chmod(0o777)
+    if shape in ("link", "name"):
+        os.chown(theirs, *made.stat()[4:6])
+    target = theirs
+    if shape == "link":
+        target = theirs.with_name(f"{theirs.name}_link")
+        target.symlink_to(theirs)
+        os.chown(target, *made.stat()[4:6], follow_symlinks=False)
+    record = made.with_name("postgres.run") / "room"
+    texts = {"relative": f"..{target}", "nul": f"{target}\0", "empty": "", "none": "/nowhere/at/all/tasks-api-x"}
+    text = texts.get(shape, str(target))
+    record.write_text(text)
+    assert str(room(embedded.start(made))) != text
+    record.write_text(text)
+    embedded.stop(made)
+    record.write_text(text)
+    leave(record, server_account(made))
+    assert not record.exists()
+    assert kept.read_text() == "theirs"
+    if shape == "link":
+        target.unlink()
+    shutil.rmtree(theirs)
+
+
+def test_a_server_of_another_account_is_not_spoken_to(cluster: Path) -> None:
+    started = embedded.start(cluster)
+    other = make_conninfo(started, requirepeer="daemon")
+    record = cluster.with_name("postgres.run") / "room"
+    assert conninfo_to_dict(started)["requirepeer"] == pwd.getpwuid(cluster.stat().st_uid).pw_name
+    for theirs in (other, url_of(record, Account(*pwd.getpwnam("daemon")[2:4], "daemon"))):
+        with pytest.raises(psycopg.OperationalError, match=r'requirepeer specifies "daemon"'):
+            psycopg.connect(theirs)
+    assert "requirepeer" not in url_of(record, Account(54321, 54321, ""))
 
 
 def test_a_room_that_is_swept_away_comes_back_under_its_name(made: Path) -> None:

@@ -18,10 +18,10 @@ from psycopg.conninfo import make_conninfo
 from openapi.app import application
 from postgres import embedded
 from postgres.embedded.failure import EmbeddedFailure
-from postgres.embedded.installation import PACKAGE, server_account
+from postgres.embedded.installation import server_account
 from server.cli import main
 from settings.settings import Settings
-from tests.support.embedded import value
+from tests.support.embedded import fake_programs, value
 
 NOBODY = pwd.getpwnam("nobody")
 
@@ -114,16 +114,8 @@ def test_a_database_that_cannot_be_used_is_told(made: Path, sentence: Callable[[
 def test_a_failure_to_make_the_data_is_told_and_leaves_nothing(
     cluster: Path, tmp_path: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / PACKAGE / "pginstall18" / "bin"
-    package.mkdir(parents=True)
-    (package.parent.parent / "__init__.py").write_text("")
     full = "could not write file: No space left on device"
-    (package / "initdb").write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] || {{ echo "initdb: error: {full}" >&2; exit 1; }}'
-    )
-    (package / "postgres").write_text("")
-    for program in package.iterdir():
-        program.chmod(0o755)
+    fake_programs(tmp_path, f'echo "initdb: error: {full}" >&2; exit 1')
     monkeypatch.syspath_prepend(tmp_path)
     assert sentence() == f"The embedded PostgreSQL cannot make {cluster}: {full}."
     assert not cluster.exists()
@@ -134,7 +126,7 @@ def test_a_disk_without_room_for_the_record_leaves_no_room_behind(
     cluster: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = Mock(side_effect=OSError(28, "No space left on device"))
-    monkeypatch.setattr("postgres.embedded.room.Path.write_text", full)
+    monkeypatch.setattr("postgres.embedded.room._write", full)
     make = tempfile.mkdtemp
     rooms: list[str] = []
 

@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,11 +18,20 @@ from postgres.database import Database
 from postgres.embedded.failure import EmbeddedFailure
 from postgres.errors import DatabaseUnavailable
 from postgres.scope import Scope
-from tests.support.embedded import User, is_running, parent, postmaster, room, user
+from tests.support.embedded import User, fake_programs, is_running, parent, postmaster, room, user
 from tests.support.server import ServerProcess
 from tests.support.waiting import await_true
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every account can enter, unlike pytest's."""
+    folder = Path(tempfile.mkdtemp(prefix="reachable-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def answers(url: str) -> bool:
@@ -87,11 +98,15 @@ def test_processes_that_start_at_once_share_one_server(cluster: Path) -> None:
     await_true(has_ended)
 
 
-def test_a_start_that_is_killed_in_the_middle_is_none(cluster: Path) -> None:
+def test_a_start_that_is_killed_in_the_middle_is_none(cluster: Path, reachable: Path) -> None:
+    fake_programs(reachable, "echo $$ > draft && mv draft PG_VERSION && exec sleep 300")
+    version = cluster.with_name("postgres.run") / "new" / "PG_VERSION"
     for _ in range(2):
-        one = User(cluster)
-        await_true((cluster.with_name("postgres.run") / "new" / "PG_VERSION").exists)
+        one = User(cluster, env={**os.environ, "PYTHONPATH": str(reachable)})
+        await_true(version.exists)
         one.end()
+        os.kill(int(version.read_text()), signal.SIGKILL)  # until initdb has ended, nobody else begins
+        version.unlink()
         assert not cluster.exists()
     with psycopg.connect(embedded.start(cluster)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -42,7 +42,7 @@ def request(client: Client, line: bytes, *fields: bytes) -> bytes:
 
 @pytest.mark.parametrize("host", [b"[::1::2]", b"[1.2.3]", b"[:]"])
 def test_an_address_that_is_none_is_no_host(host: bytes) -> None:
-    assert not header_limits._is_host(host)
+    assert not header_limits.is_host(host)
 
 
 # Without an end

@@ -58,7 +58,7 @@ def test_every_address_of_a_host_has_the_same_port_and_is_let_go_if_one_is_taken
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     both = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET, ("127.0.0.2", 0))]
-    monkeypatch.setattr(sockets, "_addresses", lambda *_: both)
+    monkeypatch.setattr(sockets, "addresses_of", lambda *_: both)
     first, second = sockets.listen("both", 0)
     port = first.getsockname()[1]
     assert second.getsockname() == ("127.0.0.2", port)
@@ -73,7 +73,7 @@ def test_every_address_of_a_host_has_the_same_port_and_is_let_go_if_one_is_taken
 def test_an_address_that_this_machine_lacks_is_passed_over_if_there_is_another(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    listen = sockets._listen
+    listen = sockets.listen_at
 
     def without_ipv6(family: int, address: Any, *, ipv6_only: bool) -> socket.socket:
         if family == socket.AF_INET6:
@@ -81,12 +81,12 @@ def test_an_address_that_this_machine_lacks_is_passed_over_if_there_is_another(
         return listen(family, address, ipv6_only=ipv6_only)
 
     both = [(socket.AF_INET6, ("::1", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0))]
-    monkeypatch.setattr(sockets, "_listen", without_ipv6)
-    monkeypatch.setattr(sockets, "_addresses", lambda *_: both)
+    monkeypatch.setattr(sockets, "listen_at", without_ipv6)
+    monkeypatch.setattr(sockets, "addresses_of", lambda *_: both)
     (found,) = sockets.listen("localhost", 0)
     with found:
         assert found.getsockname()[0] == "127.0.0.1"
-    monkeypatch.setattr(sockets, "_addresses", lambda *_: both[:1])
+    monkeypatch.setattr(sockets, "addresses_of", lambda *_: both[:1])
     assert refusal("localhost", 0)
 
 

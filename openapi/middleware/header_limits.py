@@ -49,12 +49,13 @@ def _check_host(scope: Scope) -> None:
     if host is None:
         if scope.get("http_version") == "1.1":
             raise bad_input(InputError("header", "/Host", "is missing"))
-    elif not _is_host(host):
+    elif not is_host(host):
         raise bad_input(InputError("header", "/Host", "is not a host with an optional port"))
 
 
 @lru_cache(maxsize=64)
-def _is_host(value: bytes) -> bool:
+def is_host(value: bytes) -> bool:
+    """Tell whether a value of `Host` is a host with an optional port (RFC 9110, section 7.2)."""
     found = HOST.fullmatch(value)
     if not found or not found["address"]:
         return found is not None

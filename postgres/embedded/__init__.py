@@ -54,7 +54,7 @@ def start(directory: Path) -> str:
     except OSError as error:
         stop(directory)
         raise EmbeddedFailure(
-            f"The embedded PostgreSQL cannot use {error.filename or directory.parent}: {error.strerror}."
+            f"The embedded PostgreSQL cannot use {error.filename or directory.parent}: {error.strerror or error}."
         ) from None
     except EmbeddedFailure:
         stop(directory)

@@ -47,7 +47,7 @@ def make(data: Path, draft: Path, programs: Path, account: Account | None, lock:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     if account:
-        os.chown(draft, account.uid, account.gid)
+        os.chown(draft, account.uid, account.gid, follow_symlinks=False)
     command = [str(programs / "initdb"), "-D", argument(draft), "-U", "postgres"]
     command += ["--auth-local=peer", "--auth-host=reject", "--encoding=UTF8", "--locale=C"]
     result = subprocess.run(  # noqa: S603  (a constant command)

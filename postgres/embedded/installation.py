@@ -18,6 +18,7 @@ PROGRAMS = ("initdb", "postgres")
 ENVIRONMENT = {"LC_ALL": "C"}
 # initdb puts its own path between double quotes in a command of the shell.
 NOT_FOR_THE_SHELL = re.compile(r'["$`\\\n]')
+CAUSE = re.compile(r"\[Errno \d+\] ([^:]+).*", re.DOTALL)  # of an OSError's text
 
 
 class Account(NamedTuple):
@@ -124,10 +125,14 @@ def _copy(package: Path, copy: Path, account: Account | None) -> None:
     shutil.rmtree(draft, ignore_errors=True)
 
     left_out = shutil.ignore_patterns("pginstall", "include", "__pycache__", "*.a")
-    shutil.copytree(package, draft / package.name, ignore=left_out)
     libraries = package.with_name(f"{package.name}.libs")  # what auditwheel adds to a wheel for Linux
-    if libraries.exists():
-        shutil.copytree(libraries, draft / libraries.name)
+    try:
+        for folder in filter(Path.exists, (package, libraries)):
+            shutil.copytree(folder, draft / folder.name, ignore=left_out)
+    except shutil.Error as error:  # a list of files, each with its reason as text
+        shutil.rmtree(draft, ignore_errors=True)
+        why = CAUSE.sub(r"\1", error.args[0][0][2])
+        raise EmbeddedFailure(f"PostgreSQL's programs cannot be copied to {copy.parent}: {why}.") from None
     if account:
         for path in (draft, *draft.rglob("*")):
             os.chown(path, account.uid, account.gid, follow_symlinks=False)

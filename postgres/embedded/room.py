@@ -12,10 +12,14 @@ import stat
 import tempfile
 from pathlib import Path
 
+from psycopg.conninfo import make_conninfo
+
 from postgres.embedded.failure import EmbeddedFailure
 from postgres.embedded.installation import Account, user_name
 
 SAFE = re.compile(r"/[A-Za-z0-9/._-]{,60}")
+PREFIX = "tasks-api-"
+ROOM = re.compile(rf"{SAFE.pattern}/{PREFIX}[a-z0-9_]+")
 PORT = 5432  # names the socket; nothing listens on TCP
 RULE = "local all all peer map=owner\n"
 
@@ -25,15 +29,15 @@ def enter(record: Path, account: Account | None) -> Path:
 
     Whoever may write to the folder of rooms can have made one by the recorded name: it is taken only from its owner.
     """
-    uid = account.uid if account else os.geteuid()
-    room = Path(record.read_text()) if record.exists() else None
-    if room is None or not _is_ours(room, uid):
-        room = Path(tempfile.mkdtemp(prefix="tasks-api-", dir=_parent()))
+    uid = _uid(account)
+    room = _recorded(record)
+    if room is None or not (_is_ours(room, uid) or _make(room, uid)):
+        room = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_parent()))
         try:
             if account:
                 os.chown(room, account.uid, account.gid)
             draft = record.with_suffix(".new")
-            draft.write_text(str(room))
+            _write(draft, str(room), account)
             draft.rename(record)
         except OSError:  # such as a full disk
             room.rmdir()
@@ -44,11 +48,12 @@ def enter(record: Path, account: Account | None) -> Path:
     return room
 
 
-def leave(record: Path) -> None:
-    """Remove the room that the file names, and the file."""
-    if record.exists():
-        shutil.rmtree(record.read_text(), ignore_errors=True)
-        record.unlink(missing_ok=True)
+def leave(record: Path, account: Account | None) -> None:
+    """Remove the room that the file names, if it is one of ours, and the file."""
+    room = _recorded(record)
+    if room and _is_ours(room, _uid(account)):
+        shutil.rmtree(room, ignore_errors=True)
+    record.unlink(missing_ok=True)
 
 
 def options(room: Path) -> list[str]:
@@ -66,25 +71,43 @@ def options(room: Path) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items()]
 
 
-def url(room: Path) -> str:
-    """Return the superuser's URL."""
-    return f"host={room} port={PORT} user=postgres dbname=postgres"
+def url(record: Path, account: Account | None) -> str:
+    """Return the superuser's URL, with which only a server of the account is spoken to. Raises FileNotFoundError."""
+    room = _recorded(record)
+    if room is None:
+        raise FileNotFoundError(f"{record} names no room")
+    name = user_name(_uid(account))
+    peer = {} if name.isdigit() else {"requirepeer": name}  # libpq knows accounts by their names
+    return make_conninfo(host=str(room), port=PORT, user="postgres", dbname="postgres", **peer)
+
+
+def _recorded(record: Path) -> Path | None:
+    try:
+        text = record.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    return Path(text) if ROOM.fullmatch(text) else None
+
+
+def _uid(account: Account | None) -> int:
+    return account.uid if account else os.geteuid()
 
 
 def _is_ours(room: Path, uid: int) -> bool:
     try:
         found = room.lstat()
-    except FileNotFoundError:  # swept away; whoever uses the server still knows the name
-        return _make(room, uid)
+    except OSError:
+        return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
 
 
 def _make(room: Path, uid: int) -> bool:
+    """Make a room again that was swept away: whoever uses the server still knows the name."""
     try:
         room.mkdir(mode=0o700)
     except OSError:
         return False
-    os.chown(room, uid, -1)
+    os.chown(room, uid, -1, follow_symlinks=False)
     return True
 
 
@@ -98,6 +121,6 @@ def _parent() -> str:
 def _write(file: Path, text: str, account: Account | None) -> None:
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        if account:
+            os.fchown(opened.fileno(), account.uid, account.gid)
         opened.write(text)
-    if account:
-        os.chown(file, account.uid, account.gid)

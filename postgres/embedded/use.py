@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -36,13 +37,14 @@ class Use:
     def __init__(self, directory: Path) -> None:
         self._data = directory
         directory.parent.mkdir(parents=True, exist_ok=True)
-        server_account(directory)
+        self._account = server_account(directory)
         self._run = directory.with_name(f"{directory.name}.run")
         self._owner = directory.parent.stat()
         if not self._run.exists():
             with suppress(FileExistsError):
                 self._run.mkdir(mode=0o700)
                 self._give(self._run)
+        self._check_run()
         self._record, self._log = self._run / "room", self._run / "log"
         self._ended = threading.Event()
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -58,7 +60,7 @@ class Use:
                 if self._watch is None and (lock := self._try("keeper")) is not None:
                     self._launch_here(lock, deadline)
                 try:
-                    url = room.url(Path(self._record.read_text()))
+                    url = room.url(self._record, self._account)
                     psycopg.connect(url, connect_timeout=10).close()
                 except (psycopg.OperationalError, FileNotFoundError) as error:
                     complaint = first_line(error)
@@ -81,9 +83,19 @@ class Use:
             time.sleep(PAUSE)
         if free is not None:
             if _take(lock, fcntl.LOCK_EX):
-                room.leave(self._record)  # which a keeper that failed has left
+                room.leave(self._record, self._account)  # which a keeper that failed has left
             os.close(free)
         os.close(lock)
+
+    def _check_run(self) -> None:
+        """See that nobody else can have written to the folder: what is in it is deleted, and leads to the server."""
+        found = self._run.lstat()
+        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid in (os.geteuid(), self._owner.st_uid)
+        if not is_ours or found.st_mode & 0o077:
+            raise EmbeddedFailure(
+                f"{self._run} is not a folder that is closed to other users of this machine. "
+                "Stop the service and remove it; it is made again."
+            )
 
     def _launch_here(self, lock: int, deadline: float) -> None:
         """Start the keeper, unless this process's last one has failed for good."""

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from postgres.embedded.installation import PACKAGE
 from tests.support.server import ROOT
 
 USE = """
@@ -61,6 +62,17 @@ def user(directory: Path) -> Iterator[User]:
         yield one
     finally:
         one.end()
+
+
+def fake_programs(folder: Path, initdb: str) -> Path:
+    """Put a package into the folder whose `initdb` is a script of the shell, and return where its programs are."""
+    programs = folder / PACKAGE / "pginstall18" / "bin"
+    programs.mkdir(parents=True)
+    (folder / PACKAGE / "__init__.py").write_text("")
+    for name, script in {"initdb": f'[ "$1" = --version ] && exit\n{initdb}', "postgres": ""}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    return programs
 
 
 def postmaster(directory: Path) -> int:
