@@ -1,6 +1,7 @@
 """The folders beside the data: who may have written to them, and what is done for an account that is not root."""
 
 import errno
+import fcntl
 import os
 import pwd
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from postgres import embedded
 from postgres.embedded import data, room
 from postgres.embedded.failure import EmbeddedFailure
-from postgres.embedded.installation import PACKAGE, Account, programs
+from postgres.embedded.installation import PACKAGE, Account, programs, server_account
 from postgres.embedded.use import Use
 from tests.support.embedded import fake_programs, value
 
@@ -97,6 +98,19 @@ def test_who_is_not_root_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.
     use.end()
     assert sorted(file.name for file in (tmp_path / "postgres.run").iterdir()) == ["keeper", "use"]
     chown.assert_not_called()
+
+
+def test_a_room_stays_as_long_as_anybody_uses_it(tmp_path: Path) -> None:
+    first, second = Use(tmp_path / "postgres"), Use(tmp_path / "postgres")
+    record = tmp_path / "postgres.run" / "room"
+    place = room.enter(record, server_account(tmp_path / "postgres"))
+    fcntl.flock(second._lock, fcntl.LOCK_SH)  # as it does before it starts a keeper
+    first.end()
+    assert place.exists()
+    second.end()
+    assert not place.exists()
+    with pytest.raises(FileNotFoundError, match="names no room"):
+        room.url(record, None)
 
 
 def test_programs_that_do_not_fit_on_the_disk_are_told(
