@@ -126,7 +126,7 @@ def test_a_disk_without_room_for_the_record_leaves_no_room_behind(
     cluster: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = Mock(side_effect=OSError(28, "No space left on device"))
-    monkeypatch.setattr("postgres.embedded.room._write", full)
+    monkeypatch.setattr("postgres.embedded.room.Path.rename", full)
     make = tempfile.mkdtemp
     rooms: list[str] = []
 

@@ -1,6 +1,7 @@
 """The folders beside the data: who may have written to them, and what is done for an account that is not root."""
 
 import errno
+import fcntl
 import os
 import pwd
 from collections.abc import Callable
@@ -10,14 +11,21 @@ from unittest.mock import Mock
 import pytest
 
 from postgres import embedded
-from postgres.embedded import data, room
+from postgres.embedded import data, keeper, room
 from postgres.embedded.failure import EmbeddedFailure
-from postgres.embedded.installation import PACKAGE, Account, programs
+from postgres.embedded.installation import PACKAGE, Account, programs, server_account
 from postgres.embedded.use import Use
 from tests.support.embedded import fake_programs, value
 
 ME = pwd.getpwuid(os.geteuid())
 NOBODY = pwd.getpwnam("nobody")
+FAILS_ONCE = """
+import os, sys
+if not os.path.exists({failed!r}):
+    open({failed!r}, "w").close()
+    sys.exit("FATAL:  pre-existing shared memory block is still in use")
+os.execv(sys.executable, [sys.executable, "-I", {keeper!r}, sys.argv[1]])
+"""
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -99,6 +107,20 @@ def test_who_is_not_root_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.
     chown.assert_not_called()
 
 
+def test_a_room_stays_as_long_as_anybody_uses_it(tmp_path: Path) -> None:
+    use = Use(tmp_path / "postgres")
+    record = tmp_path / "postgres.run" / "room"
+    place = room.enter(record, server_account(tmp_path / "postgres"))
+    with (tmp_path / "postgres.run" / "use").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as another user holds it before it starts a keeper
+        use.end()
+    assert place.exists()
+    Use(tmp_path / "postgres").end()
+    assert not place.exists()
+    with pytest.raises(FileNotFoundError, match="names no room"):
+        room.url(record, None)
+
+
 def test_programs_that_do_not_fit_on_the_disk_are_told(
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,10 +133,11 @@ def test_programs_that_do_not_fit_on_the_disk_are_told(
     assert not (cluster.with_name("postgres.run") / "room").exists()
 
 
-def test_a_keeper_that_failed_while_a_killed_server_ended_is_followed_by_another(made: Path) -> None:
-    use = Use(made)
-    use._keeper = Mock()
-    (made.with_name("postgres.run") / "log").write_text("FATAL:  pre-existing shared memory block is still in use\n")
-    url = use.await_server()
-    assert value(url, "SELECT 1") == 1
-    use.end()
+def test_a_keeper_that_failed_while_a_killed_server_ended_is_followed_by_another(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "keeper.py"
+    script.write_text(FAILS_ONCE.format(failed=str(tmp_path / "failed"), keeper=keeper.__file__))
+    monkeypatch.setattr("postgres.embedded.keeper.__file__", str(script))
+    assert value(embedded.start(made), "SELECT 1") == 1
+    assert (tmp_path / "failed").exists()
