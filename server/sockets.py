@@ -97,7 +97,7 @@ def listen_at(family: int, address: Any, *, ipv6_only: bool) -> socket.socket:
 def _bind(one: socket.socket, address: Any, *, ipv6_only: bool) -> None:
     if one.family == socket.AF_INET6:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
-    if sys.platform != "win32":  # where it would let two servers have one port; pragma: no branch (Windows)
+    if sys.platform != "win32":  # pragma: no branch (Windows, where it would let two servers have one port)
         # Connections of an earlier server do not hold the port.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     one.bind(address)

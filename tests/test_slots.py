@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -51,6 +52,25 @@ def test_users_who_wait_are_served_in_turn_and_one_users_requests_in_order() -> 
 
     asyncio.run(run())
     assert served == ["greedy 0", "modest", "greedy 1", "greedy 2", "greedy 3"]
+
+
+def test_a_user_who_holds_their_share_is_passed_over() -> None:
+    async def run() -> None:
+        slots = Slots(2)
+        assert slots.take("greedy")
+        assert slots.take("busy")
+        greedy = asyncio.create_task(slots.acquire("greedy"))
+        modest = asyncio.create_task(slots.acquire("modest"))
+        await settle()
+        slots.release("busy")
+        await asyncio.wait_for(modest, 5)
+        assert not greedy.done()
+        slots.release("greedy")
+        await asyncio.wait_for(greedy, 5)
+
+    # In a thread of its own: where greenlets have run, coverage may have lost its trace.
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, run()).result()
 
 
 def test_a_turn_that_was_granted_and_cancelled_at_once_goes_to_the_next() -> None:

@@ -37,14 +37,14 @@ def enter(record: Path, account: Account | None) -> Path:
             if account:
                 os.chown(room, account.uid, account.gid)
             draft = record.with_suffix(".new")
-            _write(draft, str(room), account)
+            write_file(draft, str(room), account)
             draft.rename(record)
         except OSError:  # such as a full disk
             room.rmdir()
             raise
     names = {user_name(os.geteuid())} | ({account.name} if account and account.name != "nobody" else set())
-    _write(room / "pg_hba.conf", RULE, account)
-    _write(room / "pg_ident.conf", "".join(f'owner "{name}" all\n' for name in sorted(names) if name), account)
+    write_file(room / "pg_hba.conf", RULE, account)
+    write_file(room / "pg_ident.conf", "".join(f'owner "{name}" all\n' for name in sorted(names) if name), account)
     return room
 
 
@@ -118,7 +118,8 @@ def _parent() -> str:
     raise EmbeddedFailure("There is no folder for PostgreSQL's socket: neither /tmp nor TMPDIR is writable and short.")
 
 
-def _write(file: Path, text: str, account: Account | None) -> None:
+def write_file(file: Path, text: str, account: Account | None) -> None:
+    """Write a new file that only its owner can read, whatever was there before. Raises OSError."""
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
         if account:
