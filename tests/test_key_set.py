@@ -376,14 +376,28 @@ def test_whatever_is_asked_for_there_is_one_fetch_in_a_cool_down(keys: KeySet, s
 
 def test_failures_cool_down_too(keys: KeySet, source: Source, clock: Clock) -> None:
     async def run() -> None:
+        await keys.key("key-EdDSA")
+        clock.now += COOL_DOWN
         source.answer = httpx.ConnectError("refused")
         for _ in range(100):
             with pytest.raises(KeysUnavailable):
-                await keys.key("key-EdDSA")
+                await keys.key("unknown")
             clock.now += 0.1
 
     asyncio.run(run())
-    assert source.fetches == 2
+    assert source.fetches == 1 + 2
+
+
+def test_an_issuer_that_has_yet_to_start_is_asked_each_second(keys: KeySet, source: Source, clock: Clock) -> None:
+    async def run() -> None:
+        source.answer = httpx.ConnectError("refused")
+        for _ in range(40):
+            with pytest.raises(KeysUnavailable):
+                await keys.key("key-EdDSA")
+            clock.now += 0.25
+
+    asyncio.run(run())
+    assert source.fetches == 10
 
 
 @pytest.mark.parametrize(

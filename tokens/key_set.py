@@ -15,6 +15,7 @@ import jwt
 logger = logging.getLogger(__name__)
 
 COOL_DOWN: Final = 5.0  # seconds between two fetches at least
+FIRST_COOL_DOWN: Final = 1.0  # seconds, until the first set was read: the issuer may start after the service
 FETCH_TIMEOUT: Final = 3.0  # seconds
 REFRESH_AGE: Final = 60.0  # seconds until the set is refreshed in the background
 MAX_AGE: Final = 600.0  # seconds that the last good set is used while the issuer is down
@@ -46,8 +47,9 @@ class KeySet:
     """The keys at a URL, fetched through a proxy if there is one.
 
     A known key is found without waiting while the set is younger than REFRESH_AGE. An unknown key or an older set
-    triggers a fetch, which everyone who waits shares; there is at most one in COOL_DOWN seconds, even after failures.
-    Only where the fetch fails is an older set used, for MAX_AGE at most.
+    triggers a fetch, which everyone who waits shares; there is at most one in COOL_DOWN seconds, even after failures,
+    and in FIRST_COOL_DOWN seconds before the first set was read. Only where the fetch fails is an older set used, for
+    MAX_AGE at most.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class KeySet:
         """Return the running fetch, a new one, or None during the cool-down."""
         if self._refresh and not self._refresh.done():
             return self._refresh
-        if self._clock() - self._tried_at < COOL_DOWN:
+        if self._clock() - self._tried_at < (COOL_DOWN if self._keys else FIRST_COOL_DOWN):
             return None
         self._tried_at = self._clock()
         self._refresh = asyncio.create_task(self._load())
