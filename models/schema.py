@@ -69,7 +69,7 @@ def migrate(database: Database) -> None:
     from alembic.config import Config
 
     with database.transaction() as connection:
-        config = Config(attributes={"connection": connection, "version_table": VERSION_TABLE})
+        config = Config(attributes={"connection": connection})
         # Read as by configparser, to which a percent sign means more.
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.set_main_option("path_separator", "os")

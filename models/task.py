@@ -73,7 +73,7 @@ def column_values(fields: Mapping[str, Any]) -> dict[str, Any]:
     values = {f"new_{name}": value for name, value in fields.items()}
     for name in ("title", "description"):
         if name in fields:
-            values[f"new_{name}_folded"] = fold(fields[name])
+            values[f"new_{name}_folded"] = fields[name] and fold(fields[name])
     if fields.get("due_date") is not None:
         values["new_due_date"] = instant(fields["due_date"])
     return values
@@ -86,9 +86,9 @@ def placeholders(names: frozenset[str]) -> dict[str, Any]:
     return {column: sa.bindparam(name, type_=table[column].type) for column, name in columns.items()}
 
 
-def fold(string: str | None) -> str | None:
+def fold(string: str) -> str:
     """Return a text in the form that is compared and searched regardless of case."""
-    return None if string is None else string.casefold()
+    return string.casefold()
 
 
 def instant(string: str) -> datetime:

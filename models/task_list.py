@@ -169,14 +169,14 @@ def _values(query: Query) -> dict[str, Any]:
     for name in values.keys() & {"due_from", "due_to"}:
         values[name] = instant(values[name])
     if "q" in values:
-        values["q"] = values["q"].casefold().encode()
+        values["q"] = fold(values["q"]).encode()
     return values
 
 
 def position(query: Query, row: Row) -> Position:
     """Return the position of a page's last row."""
     if query.sort == "title":
-        key = fold(row["title"])
+        key: str | None = fold(row["title"])
     else:
         value: datetime | None = row["created_at" if query.sort == "created" else "due_date"]
         key = value.isoformat() if value else None

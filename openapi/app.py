@@ -41,7 +41,7 @@ from postgres.embedded.failure import EmbeddedFailure
 from settings.development_secret import ensure_token_secret
 from settings.proxy import proxy_for
 from settings.settings import Settings
-from settings.values import InvalidSettings
+from settings.values import InvalidSettings, sentence
 from tokens.key_set import KeySet
 from tokens.verifier import TokenVerifier
 
@@ -111,10 +111,10 @@ def application() -> AbstractApp:
     try:
         return create_app(is_alone=True)
     except (InvalidContract, InvalidSettings, EmbeddedFailure) as error:
-        sentence = str(error)
+        reason = str(error)
     except OSError as error:
-        sentence = f"{error.strerror}: {error.filename}"
-    sys.stderr.write(f"{sentence}\n")
+        reason = sentence(error)
+    sys.stderr.write(f"{reason}\n")
     sys.exit(STARTUP_FAILURE)
 
 

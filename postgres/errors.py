@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import sqlalchemy.exc
@@ -44,6 +45,12 @@ class StatementTimeout(DatabaseUnavailable):
 
 
 GRANT = "grant the role what it lacks, or migrate as the role that owns the schema"
+# What callers tell apart.
+UNAVAILABLE_AS: dict[Any, type[DatabaseUnavailable]] = {
+    psycopg.errors.LockNotAvailable: LockTimeout,
+    psycopg.errors.QueryCanceled: StatementTimeout,
+    psycopg.errors.ReadOnlySqlTransaction: ReadOnly,
+}
 UNAVAILABLE = (
     psycopg.OperationalError,  # down, refused, timed out, at its limits
     psycopg.InterfaceError,
@@ -63,12 +70,8 @@ def translate_errors() -> Iterator[None]:
     except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
         original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
         message = first_line(original)
-        if isinstance(original, psycopg.errors.LockNotAvailable):
-            raise LockTimeout(message) from error
-        if isinstance(original, psycopg.errors.QueryCanceled):
-            raise StatementTimeout(message) from error
-        if isinstance(original, psycopg.errors.ReadOnlySqlTransaction):
-            raise ReadOnly(message) from error
+        if known := UNAVAILABLE_AS.get(type(original)):
+            raise known(message) from error
         if isinstance(original, psycopg.errors.InsufficientPrivilege):
             message += f"; {GRANT}"
         if isinstance(original, UNAVAILABLE):

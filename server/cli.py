@@ -19,7 +19,7 @@ from server import processes
 from server.sockets import listen
 from settings import env_file
 from settings.settings import ENV_FILE, Settings
-from settings.values import InvalidSettings
+from settings.values import InvalidSettings, sentence
 
 if TYPE_CHECKING:
     from postgres.database import Database
@@ -37,7 +37,7 @@ class Sentences(click.Group):
         except (InvalidSettings, EmbeddedFailure) as error:
             _fail(str(error))
         except OSError as error:
-            _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+            _fail(sentence(error))
 
 
 @click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
@@ -152,12 +152,12 @@ def _announcement(settings: Settings, port: int) -> str:
 
 
 def _tell_doubt() -> None:
-    if sentence := env_file.doubt(ENV_FILE, os.environ):
-        click.echo(sentence, err=True)
+    if doubt := env_file.doubt(ENV_FILE, os.environ):
+        click.echo(doubt, err=True)
 
 
-def _fail(sentence: str) -> NoReturn:
-    click.echo(sentence, err=True)
+def _fail(reason: str) -> NoReturn:
+    click.echo(reason, err=True)
     sys.exit(1)
 
 

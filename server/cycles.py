@@ -14,12 +14,13 @@ class Cycle(RequestResponseCycle):
         """Send a part of the answer."""
         self.part_size = len(message.get("body", b""))
         if message["type"] == "http.response.start" and (not self.keep_alive or _closes(message)):
-            self.default_headers = [one for one in self.default_headers if one[0] != b"keep-alive"]
+            self.default_headers = [one for one in self.default_headers if b"keep-alive" not in one]
         await super().send(message)
 
 
 def _closes(message: Any) -> bool:
-    return any(name.lower() == b"connection" and b"close" in value.lower() for name, value in message["headers"])
+    headers = message.get("headers", ())
+    return any(name.lower() == b"connection" and b"close" in value.lower() for name, value in headers)
 
 
 class OldHttpCycle(Cycle):
@@ -32,8 +33,6 @@ class OldHttpCycle(Cycle):
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message.get("headers", ())}
             self.is_open_ended = b"content-length" not in names and message["status"] not in (204, 304)
-            if self.is_open_ended or b"connection" in names:
-                self.default_headers = [one for one in self.default_headers if b"keep-alive" not in one]
             if self.is_open_ended:
                 self.keep_alive, self.chunked_encoding = False, False
         elif self.is_open_ended:

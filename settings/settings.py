@@ -103,8 +103,6 @@ class Settings:
         """Read the settings: `overrides` unless None, else the environment, else `.env`. Raises InvalidSettings."""
         if environment is None:
             environment = env_file.read(ENV_FILE) | dict(os.environ)
-        for one in fields(cls):
-            values.check_encoding(one.metadata["name"], environment.get(one.metadata["name"], ""))
         given = {
             one.name: values.parse(one.metadata["name"], one.type, environment[one.metadata["name"]])
             for one in fields(cls)

@@ -20,6 +20,11 @@ class InvalidSettings(Exception):
     """A setting is wrong or missing; the message says which one and how to fix it."""
 
 
+def sentence(error: OSError) -> str:
+    """Return what to say of a file or a folder that cannot be used."""
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+
+
 @dataclass(frozen=True)
 class Limits:
     """A check whose `text` states its limits, in the error and in the documentation."""
@@ -43,16 +48,12 @@ FRAMEWORK = Limits("asgi or flask", ("asgi", "flask").__contains__)
 LEVEL = Limits("debug, info, warning or error", ("debug", "info", "warning", "error").__contains__)
 
 
-def check_encoding(name: str, text: str) -> None:
-    """Raise InvalidSettings for bytes that are no UTF-8, which Python reads as lone surrogates (PEP 383)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidSettings(f"{name} is not UTF-8. Set it in that encoding.") from None
-
-
 def parse(name: str, type_: Any, text: str) -> Any:
     """Return the value of a setting's text. Raises InvalidSettings."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 are lone surrogates in Python (PEP 383)
+        raise InvalidSettings(f"{name} is not UTF-8. Set it in that encoding.") from None
     if name == LITERAL:
         return text
     text = text.strip()

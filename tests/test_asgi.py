@@ -115,6 +115,20 @@ def test_requests_leave_no_work_for_garbage_collection(make_settings: Any) -> No
     assert {name: objects for name, objects in left.items() if objects >= 1} == {}
 
 
+def asked_by(user: str, **more: Any) -> dict[str, Any]:
+    """Return the scope of a user's request."""
+    return {"type": "http", Request.KEY: Request("id", None, cast(Any, None), caller=Caller(user, None, None)), **more}
+
+
+async def asks_nothing() -> MutableMapping[str, Any]:
+    """Receive for an application that reads no body."""
+    raise AssertionError("nobody asks")
+
+
+async def takes_all(_message: Any) -> None:
+    """Send to a client that takes every part at once."""
+
+
 @pytest.mark.parametrize("until_sent", [False, True])
 def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer(until_sent: bool) -> None:
     begun = asyncio.Event()
@@ -124,17 +138,10 @@ def test_a_request_that_the_server_ends_in_mid_answer_has_no_second_answer(until
         begun.set()
         await asyncio.sleep(60)
 
-    async def receive() -> MutableMapping[str, Any]:
-        raise AssertionError("nobody asks")
-
-    async def send(_message: Any) -> None:
-        pass
-
     async def run() -> None:
-        slots, services = Slots(1), cast(Any, None)
+        slots = Slots(1)
         limit = ConcurrencyLimit(answer, slots=slots, until_sent=until_sent)
-        asked = Request("id", None, services, caller=Caller("alice", None, None))
-        request = asyncio.create_task(limit({"type": "http", Request.KEY: asked}, receive, send))
+        request = asyncio.create_task(limit(asked_by("alice"), asks_nothing, takes_all))
         await begun.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -156,19 +163,12 @@ def test_a_user_has_few_streams_at_the_same_time_however_many_wait_after_their_f
         await release.wait()
         await send({"type": "http.response.body"})
 
-    async def receive() -> MutableMapping[str, Any]:
-        raise AssertionError("nobody asks")
-
-    async def send(_message: Any) -> None:
-        pass
-
     async def run() -> None:
-        slots, services = Slots(100), cast(Any, None)
+        slots = Slots(100)
         limit = ConcurrencyLimit(answer, slots=slots, until_sent=False)
 
         def export(user: str, name: str) -> asyncio.Task[None]:
-            asked = Request("id", None, services, caller=Caller(user, None, None))
-            return asyncio.create_task(limit({"type": "http", Request.KEY: asked, "name": name}, receive, send))
+            return asyncio.create_task(limit(asked_by(user, name=name), asks_nothing, takes_all))
 
         requests = [export("alice", str(number)) for number in range(MAX_STREAMS + 2)]
         requests.append(export("bob", "bob"))

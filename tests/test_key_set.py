@@ -374,15 +374,20 @@ def test_whatever_is_asked_for_there_is_one_fetch_in_a_cool_down(keys: KeySet, s
     assert source.fetches <= 100 / COOL_DOWN + 1
 
 
+async def ask_in_vain(keys: KeySet, clock: Clock, identifier: str) -> None:
+    """Ask four times a second, for ten seconds."""
+    for _ in range(40):
+        with pytest.raises(KeysUnavailable):
+            await keys.key(identifier)
+        clock.now += 0.25
+
+
 def test_failures_cool_down_too(keys: KeySet, source: Source, clock: Clock) -> None:
     async def run() -> None:
         await keys.key("key-EdDSA")
         clock.now += COOL_DOWN
         source.answer = httpx.ConnectError("refused")
-        for _ in range(100):
-            with pytest.raises(KeysUnavailable):
-                await keys.key("unknown")
-            clock.now += 0.1
+        await ask_in_vain(keys, clock, "unknown")
 
     asyncio.run(run())
     assert source.fetches == 1 + 2
@@ -391,10 +396,7 @@ def test_failures_cool_down_too(keys: KeySet, source: Source, clock: Clock) -> N
 def test_an_issuer_that_has_yet_to_start_is_asked_each_second(keys: KeySet, source: Source, clock: Clock) -> None:
     async def run() -> None:
         source.answer = httpx.ConnectError("refused")
-        for _ in range(40):
-            with pytest.raises(KeysUnavailable):
-                await keys.key("key-EdDSA")
-            clock.now += 0.25
+        await ask_in_vain(keys, clock, "key-EdDSA")
 
     asyncio.run(run())
     assert source.fetches == 10

@@ -208,11 +208,8 @@ def test_the_service_works_in_a_schema_of_its_own(
         url = make_conninfo(url, options=f"-csearch_path={quoted}")
     else:
         execute(url, f"ALTER DATABASE {conninfo_to_dict(url)['dbname']} SET search_path = {search_path}")
-    if way == "pooled":
-        with pooler(need("pgbouncer"), url, tmp_path) as pooled:
-            use(pooled, make_settings, conformance)
-    else:
-        use(url, make_settings, conformance)
+    with pooler(need("pgbouncer"), url, tmp_path) if way == "pooled" else nullcontext(url) as reached:
+        use(reached, make_settings, conformance)
     with psycopg.connect(own_schema[0]) as connection:
         made = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (name,)).fetchall()
         assert {table for (table,) in made} == {*Base.metadata.tables, VERSION_TABLE}

@@ -84,13 +84,16 @@ class KeySet:
         key = self._keys.get(identifier)
         # A key that is missing may be new, unless the last fetch succeeded.
         if self._age() >= MAX_AGE or (key is None and self._loaded_at < self._tried_at):
-            raise KeysUnavailable(f"the key set at {self._source} cannot be read: {self._failure}")
+            raise self._unavailable()
         return key
 
     def check(self) -> None:
         """Raise KeysUnavailable if the set was never read, so that no token can be verified."""
         if self._loaded_at == float("-inf"):
-            raise KeysUnavailable(f"the key set at {self._source} cannot be read: {self._failure}")
+            raise self._unavailable()
+
+    def _unavailable(self) -> KeysUnavailable:
+        return KeysUnavailable(f"the key set at {self._source} cannot be read: {self._failure}")
 
     def _age(self) -> float:
         return self._clock() - self._loaded_at

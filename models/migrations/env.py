@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from models import idempotency_key, service_key, task, user  # noqa: F401 (each adds its table to the metadata)
 from models.base import Base
+from models.inspection import VERSION_TABLE  # which imports every table
 
-given = context.config.attributes
 # A version table of its own: another application in the same schema may use Alembic too.
-context.configure(connection=given["connection"], version_table=given["version_table"], target_metadata=Base.metadata)
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, version_table=VERSION_TABLE, target_metadata=Base.metadata)
 with context.begin_transaction():
     context.run_migrations()

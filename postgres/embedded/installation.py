@@ -56,7 +56,7 @@ def server_account(data: Path) -> Account | None:
     if owner == 0 and data.exists() and any(data.iterdir()):
         raise EmbeddedFailure(
             f"{data} belongs to root, as whom PostgreSQL does not run. "
-            f"Give the folder and all that is in it to nobody with chown, or set DATA_DIR to another folder."
+            "Give the folder and all that is in it to nobody with chown, or set DATA_DIR to another folder."
         )
     try:
         entry = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
@@ -123,7 +123,6 @@ def _is_usable(folder: Path, account: Account | None) -> bool:
 def _copy(package: Path, copy: Path, account: Account | None) -> None:
     draft = copy.parent.with_name("draft")
     shutil.rmtree(draft, ignore_errors=True)
-
     left_out = shutil.ignore_patterns("pginstall", "include", "__pycache__", "*.a")
     libraries = package.with_name(f"{package.name}.libs")  # what auditwheel adds to a wheel for Linux
     try:

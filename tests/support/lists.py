@@ -126,5 +126,5 @@ def insert_many(
         FROM generate_series(1, :number) AS n RETURNING 1 AS one
     """
     user = user or client.user
-    values = {"user": user, "number": number, "description": description, "folded": fold(description)}
+    values = {"user": user, "number": number, "description": description, "folded": description and fold(description)}
     database.rows(Scope.user(user), text(statement), values, timeout=60)
