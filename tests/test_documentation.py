@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import flask_swagger_ui
 import httpx
@@ -178,9 +178,9 @@ OUTSIDE = Path(flask_swagger_ui.__file__)  # one folder above the assets
         "x/../../__init__.py",
         "..%2f..%2fflask_swagger_ui%2f__init__.py",
         "../dist/../__init__.py",
-        str(OUTSIDE),
-        "/" + str(OUTSIDE),
-        "%2f" + str(OUTSIDE).lstrip("/").replace("/", "%2f"),
+        quote(str(OUTSIDE)),
+        "/" + quote(str(OUTSIDE)),
+        quote(str(OUTSIDE), safe="").replace("%2F", "%2f"),
         "..%00/__init__.py",
         "../__init__.py%00.js",
     ],
