@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from models.caller import Caller
+from models.errors import Crowded
 from models.quota import MAX_USERS, RESERVE, Quota
 from models.task_creation import create_task
 from postgres.errors import LockTimeout
@@ -120,11 +121,15 @@ def test_who_waits_too_long_near_the_limit_is_told_to_try_again(
         assert client.post("/api/tasks", **request).status_code == 201
 
 
-def test_a_lock_that_is_none_of_the_quotas_is_an_unavailable_database() -> None:
+@pytest.mark.parametrize(("stored", "error"), [(0, LockTimeout), (MAXIMUM, Crowded)])
+def test_a_lock_is_the_quotas_only_near_the_limit(stored: int, error: type[Exception]) -> None:
     database: Any = Mock(rows=Mock(side_effect=LockTimeout))
+    quota = Quota(MAXIMUM, 0)
+    if stored:
+        quota.note("alice", stored, 0)
     # In a thread of its own: where greenlets have run, coverage may have lost its trace.
-    with ThreadPoolExecutor() as threads, pytest.raises(LockTimeout):
-        threads.submit(create_task, database, Quota(MAXIMUM, 0), Caller("alice", None, None), {"title": "x"}).result()
+    with ThreadPoolExecutor() as threads, pytest.raises(error):
+        threads.submit(create_task, database, quota, Caller("alice", None, None), {"title": "x"}).result()
 
 
 def test_without_limits_there_are_none(make_client: Callable[..., Client]) -> None:
